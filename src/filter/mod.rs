@@ -1,0 +1,1 @@
+//! The filter expressions of the `List` call.

@@ -1,0 +1,3 @@
+//! The program `cvmfs-snapshotter`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Puts the layers of an image into the layout of a repository.

@@ -1,0 +1,3 @@
+//! A stand-in for a CernVM-FS client.
+
+fn main() {}
