@@ -1,0 +1,111 @@
+//! Remembers the plans of layers, and has each layer walked once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::plan::Plan;
+use super::walk::{Walk, WalkError, Walkers};
+use crate::digest::Digest;
+use crate::repository::Repository;
+
+/// The plans in memory are forgotten when they have more bytes than this; the store has those that are in use.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
+/// A plan takes more memory than its encoded form: vectors in vectors.
+const OVERHEAD: usize = 512;
+
+/// The plans of the layers of one repository.
+pub struct Finder {
+    walkers: Walkers,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    plans: HashMap<(Digest, String), Arc<Plan>>,
+    bytes: usize,
+    walks: HashMap<(Digest, String), Arc<Walk>>,
+}
+
+impl Known {
+    fn insert(&mut self, key: (Digest, String), plan: Arc<Plan>) {
+        let size = size(&plan);
+        if self.bytes + size > MAX_BYTES {
+            self.plans.clear();
+            self.bytes = 0;
+        }
+        if self.plans.insert(key, plan).is_none() {
+            self.bytes += size;
+        }
+    }
+}
+
+fn size(plan: &Plan) -> usize {
+    let paths = [&plan.whiteouts, &plan.opaque, &plan.erased];
+    let paths: usize = paths.iter().flat_map(|paths| paths.iter()).map(|path| path.len() + 24).sum();
+    OVERHEAD + paths + plan.directories.iter().map(|(path, _)| path.len() + 96).sum::<usize>()
+}
+
+impl Finder {
+    /// The finder for a repository.
+    pub fn new(repository: Arc<Repository>) -> Self {
+        Self { walkers: Walkers::new(repository), known: Arc::default() }
+    }
+
+    /// The plan of a layer with this content, if it is in memory.
+    pub fn known(&self, layer: Digest, identity: &str) -> Option<Arc<Plan>> {
+        self.lock().plans.get(&(layer, identity.to_owned())).cloned()
+    }
+
+    /// Keeps a plan that was found earlier.
+    pub fn remember(&self, layer: Digest, identity: &str, plan: Arc<Plan>) {
+        self.lock().insert((layer, identity.to_owned()), plan);
+    }
+
+    /// Forgets a layer that nothing uses any more.
+    pub fn forget(&self, layer: Digest) {
+        let mut known = self.lock();
+        known.plans.retain(|(digest, _), _| *digest != layer);
+        known.bytes = known.plans.values().map(|plan| size(plan)).sum();
+    }
+
+    /// Has the layer walked in the background, unless its plan is known.
+    pub fn look_ahead(&self, layer: Digest, identity: &str) {
+        if self.known(layer, identity).is_none() {
+            // If it cannot begin, the layer's own Prepare says why.
+            let _ = self.walk(layer, identity);
+        }
+    }
+
+    /// The plan of a layer. Waits until `deadline` if it has to be found; the walk goes on after that.
+    pub fn find(&self, layer: Digest, identity: &str, deadline: Instant) -> Result<Arc<Plan>, WalkError> {
+        match self.known(layer, identity) {
+            Some(plan) => Ok(plan),
+            None => self.walk(layer, identity)?.wait(deadline),
+        }
+    }
+
+    /// The walk that is under way for the layer, or a new one.
+    fn walk(&self, layer: Digest, identity: &str) -> Result<Arc<Walk>, WalkError> {
+        let key = (layer, identity.to_owned());
+        let mut known = self.lock();
+        if let Some(walk) = known.walks.get(&key) {
+            return Ok(walk.clone());
+        }
+        let (shared, ended) = (Arc::downgrade(&self.known), key.clone());
+        let walk = self.walkers.begin(layer, move |result| {
+            let Some(known) = shared.upgrade() else { return };
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.walks.remove(&ended);
+            if let Ok(plan) = result {
+                known.insert(ended.clone(), plan.clone());
+            }
+        })?;
+        known.walks.insert(key, walk.clone());
+        Ok(walk)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

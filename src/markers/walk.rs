@@ -1,0 +1,306 @@
+//! Finding the markers of a layer by walking through its directories.
+//!
+//! Only directories are opened; everything else is known from the listing. Several threads share the work of a
+//! repository's walks. They may hang with it, so there is a fixed number of them, and nobody waits for one without a
+//! time limit.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{SFlag, fstatat};
+
+use super::plan::{Plan, RelativePath, join};
+use super::{AUTO_CATALOG, CATALOG, WHITEOUT_PREFIX};
+use crate::repository::{Kind, Repository, Trouble};
+
+/// Threads that walk in one repository. CernVM-FS' client gains little from more: 20 200 directories took 4.6 s with
+/// one thread, 3.4 s with eight.
+const THREADS: usize = 4;
+/// The most markers of a layer that is used in place.
+const MAX_MARKERS: usize = 64 * 1024;
+/// The most bytes of their paths.
+const MAX_MARKER_BYTES: usize = 8 * 1024 * 1024;
+
+/// An entry that is hidden, and may mean that others are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Marker {
+    /// The directory it is in.
+    pub directory: RelativePath,
+    /// Its name.
+    pub name: Vec<u8>,
+}
+
+/// Why the markers of a layer are not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WalkError {
+    /// A call failed.
+    #[error("cannot look for deleted files at {path:?} in the layer: {}", .errno.desc())]
+    Io {
+        /// The path below the layer's root.
+        path: PathBuf,
+        /// The cause.
+        errno: Errno,
+    },
+    /// The repository cannot be used.
+    #[error("cannot look for deleted files: the repository {0}")]
+    Repository(Trouble),
+    /// A name that no layer may have.
+    #[error("{0:?} is not a valid whiteout")]
+    InvalidMarker(PathBuf),
+    /// More than is kept.
+    #[error("it deletes more than {MAX_MARKERS} files of the layers below")]
+    TooMany,
+    /// Not finished yet; the walk goes on.
+    #[error("looking for its deleted files takes longer than {:.1} s; it goes on, try again later", .0.as_secs_f32())]
+    TimeOut(Duration),
+    /// No thread could be started.
+    #[error("cannot start a thread to look for deleted files: {}", .0.desc())]
+    Thread(Errno),
+}
+
+impl WalkError {
+    pub(super) fn io(path: &[u8], errno: Errno) -> Self {
+        Self::Io { path: bytes_path(path), errno }
+    }
+}
+
+/// The walks of one repository and the threads that work on them.
+#[derive(Clone)]
+pub(super) struct Walkers {
+    repository: Arc<Repository>,
+    queue: Arc<Mutex<Queue>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// The last one is next, so that one layer is finished before the next is begun.
+    tasks: Vec<Task>,
+    threads: usize,
+}
+
+enum Task {
+    Begin(Arc<Walk>),
+    List(Arc<Walk>, RelativePath),
+}
+
+/// One walk, and what it has found so far.
+pub(super) struct Walk {
+    pub(super) layer: crate::digest::Digest,
+    state: Mutex<Progress>,
+    finished: Condvar,
+    on_end: Box<dyn Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Progress {
+    root: Option<Arc<OwnedFd>>,
+    /// Directories that are queued or being listed.
+    pending: usize,
+    markers: Vec<Marker>,
+    marker_bytes: usize,
+    result: Option<Result<Arc<Plan>, WalkError>>,
+}
+
+impl Walkers {
+    pub(super) fn new(repository: Arc<Repository>) -> Self {
+        Self { repository, queue: Arc::default() }
+    }
+
+    /// Begins a walk, before all that wait. `on_end` is called with its result, once, on another thread.
+    pub(super) fn begin(
+        &self,
+        layer: crate::digest::Digest,
+        on_end: impl Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync + 'static,
+    ) -> Result<Arc<Walk>, WalkError> {
+        let walk = Arc::new(Walk { layer, state: Mutex::default(), finished: Condvar::new(), on_end: Box::new(on_end) });
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Err(e), 0) = (self.add_thread(&mut queue), queue.threads) {
+            return Err(WalkError::Thread(Errno::from_raw(e.raw_os_error().unwrap_or_default())));
+        }
+        queue.tasks.push(Task::Begin(walk.clone()));
+        Ok(walk)
+    }
+
+    fn add_thread(&self, queue: &mut Queue) -> std::io::Result<()> {
+        if queue.threads < THREADS {
+            let walkers = self.clone();
+            let name = format!("walk {}", self.repository.name());
+            std::thread::Builder::new().name(name).spawn(move || walkers.work())?;
+            queue.threads += 1;
+        }
+        Ok(())
+    }
+
+    /// A thread: works until there is nothing left.
+    fn work(&self) {
+        loop {
+            let task = {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                match queue.tasks.pop() {
+                    Some(task) => task,
+                    None => {
+                        queue.threads -= 1;
+                        return;
+                    }
+                }
+            };
+            let (walk, found) = match task {
+                Task::Begin(walk) => {
+                    let opened = self.repository.open_layer(walk.layer).map_err(WalkError::Repository);
+                    let found = opened.map(|root| {
+                        walk.lock().root = Some(Arc::new(root));
+                        Listing { directories: vec![Vec::new()], markers: Vec::new() }
+                    });
+                    walk.lock().pending = 1;
+                    (walk, found)
+                }
+                Task::List(walk, directory) => {
+                    let Some(root) = walk.lock().root.clone() else { continue };
+                    (walk, list(&root, &directory))
+                }
+            };
+            self.record(&walk, found);
+        }
+    }
+
+    /// Adds what a task found; the last task of a walk makes the plan.
+    fn record(&self, walk: &Arc<Walk>, found: Result<Listing, WalkError>) {
+        let mut state = walk.lock();
+        if state.result.is_some() {
+            return;
+        }
+        state.pending -= 1;
+        let directories = match found {
+            Ok(listing) => {
+                state.marker_bytes += listing.markers.iter().map(|m| m.directory.len() + m.name.len()).sum::<usize>();
+                state.markers.extend(listing.markers);
+                listing.directories
+            }
+            Err(error) => {
+                drop(state);
+                return walk.end(Err(error));
+            }
+        };
+        if state.markers.len() > MAX_MARKERS || state.marker_bytes > MAX_MARKER_BYTES {
+            drop(state);
+            return walk.end(Err(WalkError::TooMany));
+        }
+        state.pending += directories.len();
+        if state.pending == 0 {
+            let markers = std::mem::take(&mut state.markers);
+            let root = state.root.clone();
+            drop(state);
+            let Some(root) = root else { return };
+            let with_xattrs = self.repository.kind() == Kind::Directory;
+            return walk.end(Plan::of(&root, &markers, with_xattrs).map(Arc::new));
+        }
+        drop(state);
+        let more = directories.len() > 1;
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.tasks.extend(directories.into_iter().map(|directory| Task::List(walk.clone(), directory)));
+        if more {
+            // The threads that there are do the work if there can be no more.
+            let _ = self.add_thread(&mut queue);
+        }
+    }
+}
+
+impl Walk {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the result until `deadline`.
+    pub(super) fn wait(&self, deadline: Instant) -> Result<Arc<Plan>, WalkError> {
+        let begin = Instant::now();
+        let limit = deadline.saturating_duration_since(begin);
+        let state = self.lock();
+        let waited = self.finished.wait_timeout_while(state, limit, |state| state.result.is_none());
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.result.clone().unwrap_or(Err(WalkError::TimeOut(limit)))
+    }
+
+    fn end(&self, result: Result<Arc<Plan>, WalkError>) {
+        {
+            let mut state = self.lock();
+            if state.result.is_some() {
+                return;
+            }
+            // The descriptor goes with the walk: an idle daemon keeps nothing in a repository open.
+            *state = Progress { result: Some(result.clone()), ..Progress::default() };
+        }
+        (self.on_end)(&result);
+        self.finished.notify_all();
+    }
+}
+
+struct Listing {
+    directories: Vec<RelativePath>,
+    markers: Vec<Marker>,
+}
+
+/// Lists one directory of the layer.
+fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkError> {
+    let io = |e| WalkError::io(directory, e);
+    let opened = openat2(root, &dot(directory), beneath(OFlag::O_RDONLY | OFlag::O_DIRECTORY)).map_err(io)?;
+    let mut listing = Listing { directories: Vec::new(), markers: Vec::new() };
+    let mut entries = Dir::from_fd(opened).map_err(io)?;
+    let mut unknown = Vec::new();
+    for entry in entries.iter() {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        if is_marker(directory, name) {
+            // Of any type; what is in a directory of such a name means nothing.
+            listing.markers.push(Marker { directory: directory.to_vec(), name: name.to_vec() });
+            continue;
+        }
+        match entry.file_type() {
+            Some(Type::Directory) => listing.directories.push(join(directory, name)),
+            Some(_) => {}
+            None => unknown.push(name.to_vec()),
+        }
+    }
+    // Some file systems do not tell types in a listing.
+    for name in unknown {
+        let path = bytes_path(&name);
+        let stat = fstatat(entries.as_fd(), &path, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(io)?;
+        if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
+            listing.directories.push(join(directory, &name));
+        }
+    }
+    Ok(listing)
+}
+
+/// The catalog marker in the root is left out: the top-most cover hides it, and every layer has one.
+fn is_marker(directory: &[u8], name: &[u8]) -> bool {
+    name.starts_with(WHITEOUT_PREFIX) || name == AUTO_CATALOG || (name == CATALOG && !directory.is_empty())
+}
+
+/// Opens a directory of the layer, for look-ups.
+pub(super) fn open_beneath(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    openat2(root, &dot(path), beneath(OFlag::O_PATH | OFlag::O_DIRECTORY))
+}
+
+fn beneath(flags: OFlag) -> OpenHow {
+    OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
+fn dot(path: &[u8]) -> PathBuf {
+    if path.is_empty() { PathBuf::from(".") } else { bytes_path(path) }
+}
+
+pub(super) fn bytes_path(path: &[u8]) -> PathBuf {
+    Path::new(OsStr::from_bytes(path)).to_owned()
+}

@@ -1,0 +1,241 @@
+//! Where layers lie unpacked: the repositories, and what they answer.
+//!
+//! A repository is a file system of the host that may be missing, dead or hung at any time. It is asked on a thread of
+//! its own, under a time limit; see [`Trouble`] for what the answers can be. No descriptor in it outlives a request.
+
+mod probe;
+mod state;
+mod worker;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use probe::layer_path;
+pub use state::{State, Trouble};
+
+use crate::digest::Digest;
+use worker::{Progress, Stuck, Worker};
+
+/// More identities than this are not remembered; an image has at most 127 layers.
+const MAX_IDENTITIES: usize = 16 * 1024;
+
+/// What a repository is, which decides how its health is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A CernVM-FS client's mount: a FUSE file system with the attribute `user.fqrn`.
+    Cvmfs,
+    /// Any other directory that has `.layers` in it: NFS, CephFS, a local disk.
+    Directory,
+}
+
+/// Whether a layer is compared with the chain ID that it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verify {
+    /// Where the repository records the layer's diff ID; layers without a record are used as they are.
+    #[default]
+    IfKnown,
+    /// Always: a layer without a record is downloaded.
+    Required,
+    /// Never.
+    Off,
+}
+
+/// How long a repository may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// For one step of a request.
+    pub probe: Duration,
+    /// For the first answer of all, which may have to wait for an automount.
+    pub first_mount: Duration,
+}
+
+/// One repository.
+pub struct Repository {
+    name: String,
+    path: PathBuf,
+    kind: Kind,
+    verify: Verify,
+    limits: Limits,
+    worker: Worker,
+    state: Mutex<State>,
+    identities: Arc<Mutex<Identities>>,
+}
+
+/// Identities found in one revision.
+#[derive(Default)]
+struct Identities {
+    revision: Option<String>,
+    known: HashMap<Digest, String>,
+}
+
+/// What is asked about a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// Which layer.
+    pub layer: Digest,
+    /// Whether the diff ID that the publisher recorded is wanted.
+    pub diff_id: bool,
+}
+
+/// A layer that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// What identifies its content.
+    pub identity: String,
+    /// The diff ID that the publisher recorded, if it was asked for and is known.
+    pub diff_id: Option<Digest>,
+}
+
+/// The answer about one layer: there, not there, or trouble with this layer alone.
+pub type Answer = Result<Option<Present>, Trouble>;
+
+impl Repository {
+    /// A repository; nothing is asked of it yet.
+    pub fn new(name: String, path: PathBuf, kind: Kind, verify: Verify, limits: Limits) -> std::io::Result<Self> {
+        let worker = Worker::start(&name)?;
+        let state = Mutex::new(State::Unknown);
+        Ok(Self { name, path, kind, verify, limits, worker, state, identities: Arc::default() })
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory that `.layers` is in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether its layers are compared with the chain ID.
+    pub fn verify(&self) -> Verify {
+        self.verify
+    }
+
+    /// What it answered last.
+    pub fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The directory of a layer in it, whether it is there or not.
+    pub fn layer_directory(&self, layer: Digest) -> PathBuf {
+        self.path.join(layer_path(layer))
+    }
+
+    /// Whether a path lies in this repository.
+    pub fn contains(&self, path: &Path) -> bool {
+        path.starts_with(&self.path)
+    }
+
+    /// Asks whether it is healthy. Blocks, within the time limit.
+    pub fn probe(&self) -> Result<(), Trouble> {
+        self.ask(Vec::new()).map(|_| ())
+    }
+
+    /// Asks about layers; the answers are in the order of the questions. Blocks, within the time limit.
+    pub fn ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>, Trouble> {
+        let limit = match self.state() {
+            State::Unknown => self.limits.first_mount,
+            State::Healthy | State::Troubled(_) => self.limits.probe,
+        };
+        let (name, path, kind) = (self.name.clone(), self.path.clone(), self.kind);
+        let identities = self.identities.clone();
+        let result = self.worker.call(limit, move |progress| answer(&name, &path, kind, &questions, &identities, progress));
+        let result = result.unwrap_or_else(|Stuck(time)| Err(Trouble::Hung(time)));
+        self.note(match &result {
+            Ok(_) => State::Healthy,
+            Err(trouble) => State::Troubled(trouble.clone()),
+        });
+        result
+    }
+
+    /// Opens the directory of a layer for a walk. Hangs if the repository does: only for threads that may.
+    pub(crate) fn open_layer(&self, layer: Digest) -> Result<OwnedFd, Trouble> {
+        let root = probe::open_root(&self.path, self.kind)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        root.open(&layer_path(layer), flags).map_err(|e| Trouble::of("open layerfs", e))
+    }
+
+    fn note(&self, now: State) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let same_kind = std::mem::discriminant(&*state) == std::mem::discriminant(&now);
+        let changed = match (&*state, &now) {
+            (State::Troubled(before), State::Troubled(after)) => {
+                std::mem::discriminant(before) != std::mem::discriminant(after)
+            }
+            _ => !same_kind,
+        };
+        if changed {
+            match &now {
+                State::Troubled(trouble) => tracing::warn!(
+                    repository = self.name,
+                    path = %self.path.display(),
+                    remedy = trouble.remedy(&self.path),
+                    "repository {now}"
+                ),
+                _ => tracing::info!(repository = self.name, path = %self.path.display(), "repository {now}"),
+            }
+        }
+        *state = now;
+    }
+}
+
+/// On the worker's thread: the answers to all questions.
+fn answer(
+    name: &str,
+    path: &Path,
+    kind: Kind,
+    questions: &[Question],
+    identities: &Mutex<Identities>,
+    progress: &Progress,
+) -> Result<Vec<Answer>, Trouble> {
+    let root = probe::open_root(path, kind)?;
+    progress.step();
+    let mut answers = Vec::with_capacity(questions.len());
+    for question in questions {
+        answers.push(answer_one(name, &root, *question, identities));
+        progress.step();
+    }
+    Ok(answers)
+}
+
+fn answer_one(name: &str, root: &probe::Root, question: Question, identities: &Mutex<Identities>) -> Answer {
+    let Question { layer, diff_id } = question;
+    let Some(directory) = root.layer(layer)? else { return Ok(None) };
+    let known = |identities: &Identities| {
+        (root.revision.is_some() && identities.revision == root.revision)
+            .then(|| identities.known.get(&layer).cloned())
+            .flatten()
+    };
+    let found = known(&identities.lock().unwrap_or_else(PoisonError::into_inner));
+    let identity = match found {
+        Some(identity) => identity,
+        None => {
+            let identity = root.identity(name, layer, &directory)?;
+            let mut identities = identities.lock().unwrap_or_else(PoisonError::into_inner);
+            if identities.revision != root.revision || identities.known.len() >= MAX_IDENTITIES {
+                *identities = Identities { revision: root.revision.clone(), known: HashMap::new() };
+            }
+            identities.known.insert(layer, identity.clone());
+            identity
+        }
+    };
+    let diff_id = if diff_id { root.diff_id(layer)? } else { None };
+    Ok(Some(Present { identity, diff_id }))
+}
+
+#[cfg(test)]
+mod tests;

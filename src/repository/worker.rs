@@ -1,0 +1,152 @@
+//! A thread for calls that may never return.
+//!
+//! Calls into a repository are made here, one after the other. While one hangs, everybody who asks is told so at once,
+//! and no further thread gets stuck.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A request as a whole may take this many times the time limit of a single step: containerd holds a lock meanwhile.
+const STEPS: u32 = 5;
+
+/// The repository did not get on for this long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stuck(pub Duration);
+
+type Job = Box<dyn FnOnce(&Progress) + Send>;
+
+/// When the job that is running last got on; `None` while there is none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress(Arc<Mutex<Option<Instant>>>);
+
+impl Progress {
+    /// Says that a step of the job is done.
+    pub(super) fn step(&self) {
+        self.set(Some(Instant::now()));
+    }
+
+    fn set(&self, at: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// For how long the running job has not got on.
+    fn stalled(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+    }
+}
+
+/// The thread of one repository. It ends when this is dropped, unless it hangs.
+pub(super) struct Worker {
+    jobs: Mutex<Sender<Job>>,
+    progress: Progress,
+}
+
+impl Worker {
+    pub(super) fn start(repository: &str) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let progress = Progress::default();
+        let shown = progress.clone();
+        thread::Builder::new().name(format!("repo {repository}")).spawn(move || {
+            for job in queue {
+                shown.step();
+                job(&shown);
+                shown.set(None);
+            }
+        })?;
+        Ok(Self { jobs: Mutex::new(jobs), progress })
+    }
+
+    /// Runs the job on the thread and waits for its result, as long as the thread gets on: at most `limit` for a step.
+    pub(super) fn call<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        job: impl FnOnce(&Progress) -> T + Send + 'static,
+    ) -> Result<T, Stuck> {
+        if let Some(stalled) = self.progress.stalled().filter(|stalled| *stalled >= limit) {
+            return Err(Stuck(stalled));
+        }
+        let (answer, result) = mpsc::sync_channel(1);
+        let given_up = Arc::new(AtomicBool::new(false));
+        let skip = given_up.clone();
+        let started = Instant::now();
+        let job: Job = Box::new(move |progress| {
+            if !skip.load(Ordering::Relaxed) {
+                // The caller may have stopped waiting; then nobody needs the result.
+                let _ = answer.send(job(progress));
+            }
+        });
+        if self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job).is_err() {
+            return Err(Stuck(Duration::ZERO));
+        }
+        loop {
+            let stalled = self.progress.stalled().unwrap_or_default();
+            let left = (limit * STEPS).saturating_sub(started.elapsed()).min(limit.saturating_sub(stalled));
+            if left.is_zero() {
+                given_up.store(true, Ordering::Relaxed);
+                return Err(Stuck(stalled.max(started.elapsed())));
+            }
+            match result.recv_timeout(left) {
+                Ok(result) => return Ok(result),
+                Err(RecvTimeoutError::Timeout) => {}
+                // The job panicked, and the thread with it.
+                Err(RecvTimeoutError::Disconnected) => return Err(Stuck(started.elapsed())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_hung_job_is_reported_and_later_ones_are_answered_at_once() {
+        let worker = Worker::start("test").unwrap();
+        let (release, hang) = mpsc::channel::<()>();
+        let first = worker.call(LIMIT, move |_| hang.recv());
+        assert!(matches!(first, Err(Stuck(time)) if time >= LIMIT));
+        let begin = Instant::now();
+        assert!(worker.call(LIMIT, |_| ()).is_err());
+        assert!(begin.elapsed() < LIMIT / 2, "answered without waiting");
+        release.send(()).unwrap();
+        while worker.progress.stalled().is_some() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(worker.call(LIMIT, |_| 7), Ok(7), "works again");
+    }
+
+    #[test]
+    fn a_slow_job_may_take_longer_than_one_step() {
+        let worker = Worker::start("test").unwrap();
+        let slow = worker.call(LIMIT, |progress| {
+            for _ in 0..4 {
+                thread::sleep(LIMIT / 2);
+                progress.step();
+            }
+        });
+        assert_eq!(slow, Ok(()));
+    }
+
+    #[test]
+    fn a_job_that_nobody_waits_for_any_more_is_not_run() {
+        let worker = Worker::start("test").unwrap();
+        let (release, hang) = mpsc::channel::<()>();
+        let ran = Arc::new(AtomicBool::new(false));
+        let seen = ran.clone();
+        thread::scope(|scope| {
+            scope.spawn(|| worker.call(LIMIT, move |_| hang.recv()));
+            while worker.progress.stalled().is_none() {
+                thread::yield_now();
+            }
+            assert!(worker.call(LIMIT, move |_| seen.store(true, Ordering::Relaxed)).is_err());
+        });
+        release.send(()).unwrap();
+        while worker.call(LIMIT, |_| ()).is_err() {}
+        assert!(!ran.load(Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,216 @@
+//! Whether a layer is used where it lies, or downloaded.
+//!
+//! A download is always right, so every doubt ends in one, with its reason in the log.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use super::chain::PlanError;
+use super::error::Error;
+use super::sites::{Located, Site};
+use super::{InFlight, Snapshotter};
+use crate::digest::Digest;
+use crate::key;
+use crate::label::{self, Labels};
+use crate::repository::{Present, Question, Verify};
+use crate::stack;
+use crate::store::{Created, New, Snapshot, StoredPlan, What};
+
+/// The question whether the result of extracting a layer is there already.
+pub(super) struct Request<'a> {
+    key: &'a str,
+    parent: &'a str,
+    labels: &'a Labels,
+    /// The chain ID that is asked for.
+    target: Digest,
+}
+
+/// What to do with a layer.
+pub(super) enum Decision {
+    /// It is there: a snapshot for it is committed.
+    InPlace,
+    /// It has to be downloaded.
+    Download,
+}
+
+impl<'a> Request<'a> {
+    /// The request that a Prepare makes, `None` if it is an ordinary one.
+    ///
+    /// Labels alone do not make one: annotations of pods reach the Prepare of the pause container.
+    pub(super) fn new(key: &'a str, parent: &'a str, labels: &'a Labels) -> Result<Option<Self>, Error> {
+        let Some(target) = key::extraction_target(key) else { return Ok(None) };
+        if parent.is_empty() && labels.contains_key(label::PARENT_CHAIN_ID) {
+            return Err(Error::Rebase(target.to_string()));
+        }
+        let asked = labels.get(label::TARGET).and_then(|asked| asked.parse().ok());
+        Ok((asked == Some(target)).then_some(Self { key, parent, labels, target }))
+    }
+
+    /// The digest of the layer's blob.
+    fn layer(&self) -> Result<Digest, String> {
+        let name = [label::LAYER_DIGEST, label::STARGZ_DIGEST].into_iter().find_map(|l| self.labels.get(l));
+        let Some(digest) = name else {
+            return Err(format!(
+                "the client sent no label {}: see the README on containerd's configuration",
+                label::LAYER_DIGEST
+            ));
+        };
+        digest.parse().map_err(|e| format!("label {}: {e}", label::LAYER_DIGEST))
+    }
+
+    /// The layers above this one, as far as the client says.
+    fn layers_above(&self) -> impl Iterator<Item = Digest> {
+        let layers = self.labels.get(label::IMAGE_LAYERS).map_or("", String::as_str);
+        layers.split(',').skip(1).filter_map(|digest| digest.trim().parse().ok())
+    }
+
+    /// The chain ID of the layers below; `None` if there are none, an error if it is not known.
+    fn parent_chain(&self, chain: &[Snapshot]) -> Result<Option<Digest>, ()> {
+        let Some(parent) = chain.first() else { return Ok(None) };
+        let named = parent.target().or_else(|| self.labels.get(label::PARENT_CHAIN_ID).map(String::as_str));
+        named.and_then(|name| name.parse().ok()).map(Some).ok_or(())
+    }
+
+    /// Whether a layer with this recorded diff ID is the one that the chain names.
+    fn verify(&self, verify: Verify, chain: &[Snapshot], diff_id: Option<Digest>) -> Result<(), String> {
+        if verify == Verify::Off {
+            return Ok(());
+        }
+        match (diff_id, self.parent_chain(chain)) {
+            (Some(diff_id), Ok(parent)) if diff_id.chain(parent) == self.target => Ok(()),
+            (Some(diff_id), Ok(_)) => Err(format!(
+                "has it with the diff ID {diff_id}, which is not the one that the image names: the image does not fit its layers, or layers.json of the repository is wrong"
+            )),
+            (None, _) if verify == Verify::Required => {
+                Err("records no diff ID for it, and the configuration requires one".to_owned())
+            }
+            (_, Err(())) if verify == Verify::Required => {
+                Err("cannot be compared with the image: the chain ID of the parent is not known".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Snapshotter {
+    /// Looks for the layer, and commits a snapshot for it if it can be used in place.
+    pub(super) fn decide(&self, request: &Request<'_>, chain: &[Snapshot]) -> Result<Decision, Error> {
+        let image = request.labels.get(label::IMAGE_REF).map_or("", String::as_str);
+        let layer = match request.layer() {
+            Ok(layer) => layer,
+            Err(reason) => {
+                tracing::info!(target_chain = %request.target, image, reason, "layer is downloaded");
+                return Ok(Decision::Download);
+            }
+        };
+        let held = self.store.read()?.held(&request.target.to_string(), request.parent)?;
+        if let Some(held) = held.as_ref().and_then(Snapshot::remote_layer) {
+            return match self.sites().locate(&[(held, None)]) {
+                Ok(_) => Ok(Decision::InPlace),
+                Err(reason) => {
+                    tracing::warn!(%layer, image, %reason, "layer is downloaded");
+                    Ok(Decision::Download)
+                }
+            };
+        }
+        let deadline = Instant::now() + self.marker_limit;
+        let mut reasons = String::new();
+        for site in self.sites().iter() {
+            match self.try_site(site, layer, request, chain, deadline)? {
+                Ok(()) => {
+                    tracing::info!(%layer, image, repository = site.repository.name(), "layer is used in place");
+                    return Ok(Decision::InPlace);
+                }
+                Err(reason) => {
+                    let separator = if reasons.is_empty() { "" } else { "; " };
+                    let _ = write!(reasons, "{separator}repository {:?} {reason}", site.repository.name());
+                }
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push_str("no repository is configured");
+        }
+        tracing::info!(%layer, image, reason = reasons, "layer is downloaded");
+        Ok(Decision::Download)
+    }
+
+    /// Tries one repository; the inner error is the reason why not.
+    fn try_site(
+        &self,
+        site: &Site,
+        layer: Digest,
+        request: &Request<'_>,
+        chain: &[Snapshot],
+        deadline: Instant,
+    ) -> Result<Result<(), String>, Error> {
+        let verify = site.repository.verify();
+        let question = Question { layer, diff_id: verify != Verify::Off };
+        let answer = match site.repository.ask(vec![question]) {
+            Ok(mut answers) => answers.pop().unwrap_or(Ok(None)),
+            Err(trouble) => return Ok(Err(trouble.to_string())),
+        };
+        let Present { identity, diff_id } = match answer {
+            Ok(Some(present)) => present,
+            Ok(None) => return Ok(Err("does not have it".to_owned())),
+            Err(trouble) => return Ok(Err(trouble.to_string())),
+        };
+        if let Err(reason) = request.verify(verify, chain, diff_id) {
+            return Ok(Err(reason));
+        }
+        self.look_ahead(site, layer, &identity, request);
+        let at = Located { site, identity };
+        let plan = match self.plan(layer, &at, deadline) {
+            Ok(plan) => plan,
+            Err(PlanError::Walk(error)) => return Ok(Err(format!("has it, but {error}"))),
+            Err(PlanError::Store(error)) => return Err(error.into()),
+        };
+        let in_flight = InFlight::new(self)?;
+        let id = in_flight.id();
+        let mut layers = vec![self.layer(id, layer, &plan)];
+        layers.extend(self.estimate(chain)?);
+        if let Err(reason) = stack::fits(self.tree.snapshots(), &layers, request.layers_above().count()) {
+            return Ok(Err(format!("has it, but the image has too many layers to use it in place: {reason}")));
+        }
+        self.tree.create_remote(id, &site.repository.layer_directory(layer))?;
+        self.tree.ensure_extras(id, &plan, &at.identity, false)?;
+        let stored = StoredPlan { identity: at.identity, bytes: plan.encode() };
+        let target = request.target.to_string();
+        let new = New {
+            id,
+            key: request.key,
+            parent: request.parent,
+            labels: request.labels.clone(),
+            what: What::Remote { layer, target: &target, plan: &stored },
+        };
+        match self.store.create(new)? {
+            Created::New(_) => in_flight.keep(),
+            // Somebody else was faster; our directory goes.
+            Created::Held(_) => {}
+        }
+        Ok(Ok(()))
+    }
+
+    /// Has the markers of the layers above found in the background, while this one is worked on.
+    fn look_ahead(&self, site: &Site, layer: Digest, identity: &str, request: &Request<'_>) {
+        // Where this layer's markers are known, an earlier Prepare of the image has looked ahead already.
+        if site.finder.known(layer, identity).is_some() && !request.parent.is_empty() {
+            return;
+        }
+        let mut above: Vec<Digest> = request.layers_above().filter(|above| *above != layer).collect();
+        above.dedup();
+        if above.is_empty() {
+            return;
+        }
+        let questions = above.iter().map(|layer| Question { layer: *layer, diff_id: false }).collect();
+        let Ok(answers) = site.repository.ask(questions) else { return };
+        let stored = |layer| self.store.read().and_then(|reader| reader.plan(layer)).ok().flatten();
+        // The walk that begins last is done first, and the lowest layer is needed first.
+        for (layer, answer) in above.into_iter().zip(answers).rev() {
+            if let Ok(Some(Present { identity, .. })) = answer {
+                if stored(layer).is_none_or(|stored| stored.identity != identity) {
+                    site.finder.look_ahead(layer, &identity);
+                }
+            }
+        }
+    }
+}

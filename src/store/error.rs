@@ -1,0 +1,110 @@
+//! What can go wrong in the store.
+
+use std::path::{Path, PathBuf};
+
+use super::Kind;
+
+/// The store could not be opened. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file operation failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("{0} is in use by another process: only one cvmfs-snapshotter can work on a state directory; stop the other one, or choose another --root")]
+    InUse(PathBuf),
+    /// Written by a newer version.
+    #[error("{path} has format {found}, this version knows format {known} only: it was written by a newer version of cvmfs-snapshotter; install that version again")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format in the file.
+        found: u64,
+        /// The newest format that this version reads.
+        known: u64,
+    },
+    /// The content makes no sense.
+    #[error("{path} cannot be read: {source}; the file is damaged and was left as it is: restore it from a backup, or remove all images and containers of this snapshotter from containerd, move the state directory away and start again")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: Box<redb::Error>,
+    },
+}
+
+impl OpenError {
+    pub(super) fn io<T>(path: &Path, result: std::io::Result<T>) -> Result<T, Self> {
+        result.map_err(|source| Self::Io { path: path.to_owned(), source })
+    }
+
+    pub(super) fn from_redb(path: &Path, error: redb::DatabaseError) -> Self {
+        let path = path.to_owned();
+        match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse(path),
+            redb::DatabaseError::Storage(redb::StorageError::Io(source)) => Self::Io { path, source },
+            other => Self::Unreadable { path, source: Box::new(other.into()) },
+        }
+    }
+}
+
+/// A request could not be carried out; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no snapshot of this key or name.
+    #[error("snapshot {0:?} does not exist")]
+    NotFound(String),
+    /// The key or name is taken.
+    #[error("snapshot {0:?} exists already")]
+    Exists(String),
+    /// The parent is not there.
+    #[error("parent snapshot {0:?} does not exist")]
+    ParentNotFound(String),
+    /// The parent is not committed.
+    #[error("parent snapshot {0:?} is not committed")]
+    ParentNotCommitted(String),
+    /// Only an active snapshot will do.
+    #[error("snapshot {name:?} is {kind}, not active")]
+    NotActive {
+        /// The snapshot.
+        name: String,
+        /// What it is.
+        kind: Kind,
+    },
+    /// Other snapshots stand on it.
+    #[error("cannot remove snapshot {0:?}: it is the parent of other snapshots, remove those first")]
+    HasChildren(String),
+    /// The labels after an update are too large.
+    #[error(transparent)]
+    Labels(#[from] crate::label::TooLarge),
+    /// A record cannot be decoded, or an index points to nothing.
+    #[error("the metadata store is damaged at {0:?}; stop the snapshotter and restore metadata.redb from a backup")]
+    Damaged(String),
+    /// The database failed.
+    #[error("the metadata store failed: {0}")]
+    Database(Box<redb::Error>),
+}
+
+impl Error {
+    /// Whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Database(e) if matches!(&**e, redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull))
+    }
+}
+
+/// The database's errors come in one type a call; each becomes [`Error::Database`].
+macro_rules! from_redb {
+    ($($source:ty),*) => {$(
+        impl From<$source> for Error {
+            fn from(error: $source) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+from_redb!(redb::Error, redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError);

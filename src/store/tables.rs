@@ -1,0 +1,14 @@
+//! The tables of the file.
+
+use redb::TableDefinition;
+
+pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(super) const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshots");
+pub(super) const NAMES: TableDefinition<'_, u64, &str> = TableDefinition::new("names");
+pub(super) const CHILDREN: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("children");
+pub(super) const TARGETS: TableDefinition<'_, (&str, u64), ()> = TableDefinition::new("targets");
+pub(super) const LAYERS: TableDefinition<'_, (&[u8; 32], u64), ()> = TableDefinition::new("layers");
+pub(super) const PLANS: TableDefinition<'_, &[u8; 32], (&str, &[u8])> = TableDefinition::new("plans");
+
+/// The id that stands for "no parent"; ids begin at 1.
+pub(super) const NO_PARENT: u64 = 0;

@@ -1,0 +1,45 @@
+//! What can go wrong on the local disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A directory of a snapshot could not be made, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call failed.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was to be done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The state directory can be entered by others.
+    #[error("{path} has mode {mode:04o}: others can reach set-uid files of images in it; run `chmod 700 {path}` and start again")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The files of a local snapshot are gone.
+    #[error("the files of the snapshot are missing: there is no directory {0}; it was removed by something else; remove the container or image that uses it, and pull again")]
+    Lost(PathBuf),
+    /// Something is mounted where a removed snapshot is.
+    #[error("something is mounted on {0}: not deleted; unmount it")]
+    Mounted(PathBuf),
+}
+
+impl Error {
+    pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source }
+    }
+
+    /// Whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}

@@ -1,0 +1,210 @@
+//! The directories around a remote layer: cover, seal and erase.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchownat};
+use xattr::FileExt;
+
+use super::{Error, Tree, make_directory};
+use crate::markers::{Attributes, CATALOG, Plan};
+use crate::stack::{COVER, ERASE, SEAL};
+
+/// Tells containerd's reader of lower directories to stop; it means nothing to the kernel, whose attribute needs a
+/// privilege and another name.
+const OPAQUE_XATTR: &str = "user.overlay.opaque";
+/// The file that says which content cover, seal and erase were made of.
+const IDENTITY: &str = "identity";
+
+pub(super) fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tree {
+    /// Makes sure that a remote snapshot has the directories that `plan` calls for, and its cover if `cover` asks for it.
+    ///
+    /// `identity`: the content that the plan was made of.
+    pub fn ensure_extras(&self, id: u64, plan: &Plan, identity: &str, cover: bool) -> Result<(), Error> {
+        let shape = plan.shape();
+        let wanted = [
+            (COVER, cover || shape.cover),
+            (SEAL, self.has_seals() && shape.seal),
+            (ERASE, shape.erase),
+        ];
+        let directory = self.directory(id);
+        let missing = || {
+            let is_current = fs::read(directory.join(IDENTITY)).is_ok_and(|is| is == identity.as_bytes());
+            let is_missing = |name: &str| !is_current || !directory.join(name).is_dir();
+            let names = wanted.iter().filter(|(name, wanted)| *wanted && is_missing(name)).map(|(name, _)| *name);
+            (is_current, names.collect::<Vec<_>>())
+        };
+        if missing().1.is_empty() {
+            return Ok(());
+        }
+        let _guard = lock(&self.extras);
+        let (is_current, names) = missing();
+        for name in names {
+            let made = make_aside(&directory, |path| make_directory(path, 0o755).map_err(into_io))?;
+            let wrote = match name {
+                COVER => write_cover(&made, plan),
+                SEAL => write_seal(&made, plan),
+                _ => write_erase(&made, plan),
+            };
+            wrote.map_err(|e| Error::io("write", &made, e))?;
+            put(&made, &directory.join(name))?;
+        }
+        if !is_current {
+            let file = directory.join(IDENTITY);
+            let aside = make_aside(&directory, |path| File::create_new(path).map(drop))?;
+            let wrote = fs::write(&aside, identity).and_then(|()| fs::rename(&aside, &file));
+            wrote.map_err(|e| Error::io("write", &file, e))?;
+        }
+        Ok(())
+    }
+}
+
+fn into_io(error: Error) -> io::Error {
+    match error {
+        Error::Io { source, .. } => source,
+        other => io::Error::other(other),
+    }
+}
+
+/// Makes something under a free name beside its place.
+pub(super) fn make_aside(directory: &Path, make: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, Error> {
+    for n in 0u64.. {
+        let path = directory.join(format!(".{n}"));
+        match make(&path) {
+            Ok(()) => return Ok(path),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io("make", &path, e)),
+        }
+    }
+    unreachable!("there is a free number")
+}
+
+/// Gives a finished directory its name. One that has it already stays under the other's: a mounted overlay may use it.
+fn put(made: &Path, place: &Path) -> Result<(), Error> {
+    let swap = |flags| renameat2(AT_FDCWD, made, AT_FDCWD, place, flags);
+    let done = match swap(RenameFlags::RENAME_NOREPLACE) {
+        Err(nix::errno::Errno::EEXIST) => swap(RenameFlags::RENAME_EXCHANGE),
+        result => result,
+    };
+    done.map_err(|e| Error::io("put in place", place, e.into()))
+}
+
+/// Whether extended attributes of users can be set below a directory.
+pub(super) fn takes_user_xattrs(directory: &Path) -> Result<bool, Error> {
+    let probe = directory.with_file_name("xattr-probe");
+    let io = |e| Error::io("make", &probe, e);
+    match fs::create_dir(&probe) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(io(e)),
+        _ => {}
+    }
+    let set = xattr::set(&probe, OPAQUE_XATTR, b"y");
+    fs::remove_dir(&probe).map_err(io)?;
+    match set {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::Unsupported => Ok(false),
+        Err(e) => Err(Error::io("set an extended attribute on", &probe, e)),
+    }
+}
+
+/// Whiteouts, in directories with the attributes of the layer's own.
+fn write_cover(path: &Path, plan: &Plan) -> io::Result<()> {
+    let top = File::open(path)?;
+    for (directory, _) in &plan.directories {
+        mkdirat(&top, name(directory), Mode::S_IRWXU)?;
+    }
+    for whiteout in &plan.whiteouts {
+        make_whiteout(&top, name(whiteout))?;
+    }
+    // Every layer has a catalog marker in its root.
+    make_whiteout(&top, name(CATALOG))?;
+    // The deepest first: a directory's time changes with what is made in it.
+    for (directory, attributes) in plan.directories.iter().rev() {
+        apply(&top, name(directory), attributes)?;
+    }
+    apply(&top, Path::new("."), &plan.root)
+}
+
+fn write_seal(path: &Path, plan: &Plan) -> io::Result<()> {
+    let top = File::open(path)?;
+    make_directories(&top, plan.opaque.iter().flat_map(|path| parents(path).chain([path.as_slice()])))?;
+    for directory in &plan.opaque {
+        open_directory(&top, name(directory))?.set_xattr(OPAQUE_XATTR, b"y")?;
+    }
+    Ok(())
+}
+
+fn write_erase(path: &Path, plan: &Plan) -> io::Result<()> {
+    let top = File::open(path)?;
+    make_directories(&top, plan.erased.iter().flat_map(|path| parents(path)))?;
+    for whiteout in &plan.erased {
+        make_whiteout(&top, name(whiteout))?;
+    }
+    Ok(())
+}
+
+/// The merged tree shows the attributes of what lies above, so these do not matter.
+fn make_directories<'a>(top: &File, paths: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+    for directory in paths.collect::<BTreeSet<_>>() {
+        mkdirat(top, name(directory), Mode::from_bits_truncate(0o755))?;
+    }
+    Ok(())
+}
+
+/// A character device 0/0, which everybody may make since Linux 5.8.
+fn make_whiteout(top: &File, path: &Path) -> io::Result<()> {
+    match mknodat(top, path, SFlag::S_IFCHR, Mode::empty(), 0) {
+        // A catalog marker of the root that is in the plan as well.
+        Err(nix::errno::Errno::EEXIST) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn apply(top: &File, path: &Path, attributes: &Attributes) -> io::Result<()> {
+    let Attributes { mode, uid, gid, mtime, xattrs } = attributes;
+    fchownat(top, path, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if !xattrs.is_empty() {
+        let directory = open_directory(top, path)?;
+        for (key, value) in xattrs {
+            set_xattr(&directory, std::ffi::OsStr::from_bytes(key), value)?;
+        }
+    }
+    // After the owner and the ACL, which change it.
+    fchmodat(top, path, Mode::from_bits_truncate(*mode), FchmodatFlags::FollowSymlink)?;
+    let time = TimeSpec::new(mtime.0, mtime.1);
+    utimensat(top, path, &time, &time, UtimensatFlags::NoFollowSymlink)?;
+    Ok(())
+}
+
+/// What the file system under the state directory cannot keep is left out: nothing is lost but the attribute.
+fn set_xattr(directory: &File, key: &std::ffi::OsStr, value: &[u8]) -> io::Result<()> {
+    match directory.set_xattr(key, value) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => Ok(()),
+        result => result,
+    }
+}
+
+fn open_directory(top: &File, path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(File::from(openat(top.as_fd(), path, flags, Mode::empty())?))
+}
+
+fn name(path: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(path))
+}
+
+/// The directories that a path lies in, without the root.
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(slash, _)| &path[..slash])
+}
