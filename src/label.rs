@@ -30,7 +30,9 @@ pub const MAX_BYTES: usize = 128 * 1024;
 
 /// The labels of one snapshot are larger than [`MAX_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the labels have {0} bytes, at most {MAX_BYTES} are accepted: a larger listing would stop containerd's garbage collection; use fewer or shorter labels")]
+#[error(
+    "the labels have {0} bytes, at most {MAX_BYTES} are accepted: a larger listing would stop containerd's garbage collection; use fewer or shorter labels"
+)]
 pub struct TooLarge(usize);
 
 /// Labels as a client sent them: those with an empty value are left out, since containerd takes them for removed.

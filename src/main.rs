@@ -1,3 +1,7 @@
 //! The program `cvmfs-snapshotter`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cvmfs_snapshotter::cli::main()
+}

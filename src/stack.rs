@@ -90,7 +90,9 @@ pub enum TooLarge {
     #[error("it would need {0} lower directories, overlayfs takes {MAX_LOWERS}")]
     Lowers(usize),
     /// Too many bytes.
-    #[error("its mount options would have {0} bytes, {MAX_OPTIONS} fit (a page of {PAGE}, less {RESERVE} for options that clients append)")]
+    #[error(
+        "its mount options would have {0} bytes, {MAX_OPTIONS} fit (a page of {PAGE}, less {RESERVE} for options that clients append)"
+    )]
     Options(usize),
 }
 
@@ -119,8 +121,8 @@ pub fn mount(snapshots: &Path, access: Access, chain: &[Layer], index_off: bool)
     if index_off {
         options.insert(0, "index=off".to_owned());
     }
-    let mut sizes: Vec<usize> = options.iter().map(String::len).collect();
-    check(&lowers, snapshots, &mut sizes)?;
+    let sizes: Vec<usize> = options.iter().map(String::len).collect();
+    check(&lowers, snapshots, &sizes)?;
     let lowers: Vec<String> = lowers.iter().map(|name| path(name)).collect();
     options.push(format!("lowerdir={}", lowers.join(":")));
     Ok(Mount { kind: "overlay", source: "overlay".to_owned(), options })
@@ -132,12 +134,12 @@ pub fn fits(snapshots: &Path, chain: &[Layer], above: usize) -> Result<(), TooLa
     let mut lowers = lowers(Access::View { id: 0 }, chain);
     lowers.extend((0..above).map(|_| format!("{unknown}/{FS}")));
     let base = snapshots.as_os_str().len() + ID_DIGITS + 2;
-    let mut sizes = vec!["index=off".len(), "workdir=".len() + base + WORK.len(), "upperdir=".len() + base + FS.len()];
-    check(&lowers, snapshots, &mut sizes)
+    let sizes = ["index=off".len(), "workdir=".len() + base + WORK.len(), "upperdir=".len() + base + FS.len()];
+    check(&lowers, snapshots, &sizes)
 }
 
 /// `others`: the lengths of the options but `lowerdir`.
-fn check(lowers: &[String], snapshots: &Path, others: &mut Vec<usize>) -> Result<(), TooLarge> {
+fn check(lowers: &[String], snapshots: &Path, others: &[usize]) -> Result<(), TooLarge> {
     if lowers.len() > MAX_LOWERS {
         return Err(TooLarge::Lowers(lowers.len()));
     }

@@ -63,6 +63,11 @@ impl Filters {
         expressions.iter().map(|expression| Filter::parse(expression)).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether there is no filter at all, so that everything matches.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether one of the filters matches the record.
     pub fn matches(&self, record: &impl Fields) -> bool {
         self.0.is_empty() || self.0.iter().any(|filter| filter.matches(record))

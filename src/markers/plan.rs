@@ -26,6 +26,9 @@ use super::{AUFS_PREFIX, AUTO_CATALOG, CATALOG, OPAQUE, WHITEOUT_PREFIX};
 /// A path below the root of the layer, as bytes: names need not be UTF-8. The root is empty.
 pub(crate) type RelativePath = Vec<u8>;
 
+/// Name and value of an extended attribute.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
 /// Attributes of a directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
@@ -38,7 +41,7 @@ pub struct Attributes {
     /// Modification time: seconds and nanoseconds since the epoch.
     pub mtime: (i64, i64),
     /// Extended attributes (`user.*`, POSIX ACLs) of a layer that is not on CernVM-FS.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<Xattr>,
 }
 
 /// What stands above and below one layer.
@@ -189,7 +192,7 @@ fn attributes(directory: &OwnedFd, with_xattrs: bool, path: &[u8]) -> Result<Att
 }
 
 /// The attributes that may be repeated on another directory without a privilege.
-fn xattrs(directory: &OwnedFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn xattrs(directory: &OwnedFd) -> Result<Vec<Xattr>, Errno> {
     use std::os::fd::AsRawFd;
     use std::os::unix::ffi::OsStrExt;
     let errno = |e: std::io::Error| Errno::from_raw(e.raw_os_error().unwrap_or_default());
@@ -204,10 +207,11 @@ fn xattrs(directory: &OwnedFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
     for name in names {
         let bytes = name.as_bytes();
         let is_user = bytes.starts_with(b"user.") && !bytes.starts_with(b"user.overlay.");
-        if is_user || bytes.starts_with(b"system.posix_acl_") {
-            if let Some(value) = xattr::get_deref(&path, &name).map_err(errno)? {
-                xattrs.push((bytes.to_vec(), value));
-            }
+        if !is_user && !bytes.starts_with(b"system.posix_acl_") {
+            continue;
+        }
+        if let Some(value) = xattr::get_deref(&path, &name).map_err(errno)? {
+            xattrs.push((bytes.to_vec(), value));
         }
     }
     Ok(xattrs)

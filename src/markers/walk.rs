@@ -90,12 +90,15 @@ enum Task {
     List(Arc<Walk>, RelativePath),
 }
 
+/// Called with the result of a walk.
+type OnEnd = Box<dyn Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync>;
+
 /// One walk, and what it has found so far.
 pub(super) struct Walk {
     pub(super) layer: crate::digest::Digest,
     state: Mutex<Progress>,
     finished: Condvar,
-    on_end: Box<dyn Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync>,
+    on_end: OnEnd,
 }
 
 #[derive(Default)]
@@ -119,7 +122,8 @@ impl Walkers {
         layer: crate::digest::Digest,
         on_end: impl Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync + 'static,
     ) -> Result<Arc<Walk>, WalkError> {
-        let walk = Arc::new(Walk { layer, state: Mutex::default(), finished: Condvar::new(), on_end: Box::new(on_end) });
+        let walk =
+            Arc::new(Walk { layer, state: Mutex::default(), finished: Condvar::new(), on_end: Box::new(on_end) });
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Err(e), 0) = (self.add_thread(&mut queue), queue.threads) {
             return Err(WalkError::Thread(Errno::from_raw(e.raw_os_error().unwrap_or_default())));

@@ -153,7 +153,8 @@ impl Repository {
         };
         let (name, path, kind) = (self.name.clone(), self.path.clone(), self.kind);
         let identities = self.identities.clone();
-        let result = self.worker.call(limit, move |progress| answer(&name, &path, kind, &questions, &identities, progress));
+        let result =
+            self.worker.call(limit, move |progress| answer(&name, &path, kind, &questions, &identities, progress));
         let result = result.unwrap_or_else(|Stuck(time)| Err(Trouble::Hung(time)));
         self.note(match &result {
             Ok(_) => State::Healthy,

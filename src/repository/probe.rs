@@ -47,7 +47,9 @@ fn open_cvmfs(path: &Path) -> Result<Root, Trouble> {
     }
     match get_xattr(path, "user.fqrn") {
         Ok(_) => {}
-        Err(Errno::ENODATA | Errno::ENOTSUP) => return Err(Trouble::NotMounted("what is mounted there is not CernVM-FS")),
+        Err(Errno::ENODATA | Errno::ENOTSUP) => {
+            return Err(Trouble::NotMounted("what is mounted there is not CernVM-FS"));
+        }
         Err(e) => return Err(Trouble::of("getxattr user.fqrn", e)),
     }
     let revision = get_xattr(path, "user.revision").ok();
@@ -117,14 +119,15 @@ impl Root {
         let mut text = Vec::new();
         let read = file.take(MAX_METADATA_BYTES).read_to_end(&mut text);
         read.map_err(|e| Trouble::of("read layers.json", Errno::from_raw(e.raw_os_error().unwrap_or_default())))?;
-        parse_diff_id(&text, layer).map_err(|()| Trouble::Failed("layers.json is not what a publisher writes", Errno::EINVAL))
+        parse_diff_id(&text, layer)
+            .map_err(|()| Trouble::Failed("layers.json is not what a publisher writes", Errno::EINVAL))
     }
 
     /// Opens a path below the root that leads through no symlink and not out of it.
     pub(super) fn open(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(
+            ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+        );
         openat2(&self.directory, path, how)
     }
 }
@@ -168,7 +171,9 @@ mod tests {
         let layer = Digest::from_bytes([1; 32]);
         let (diff, other) = (Digest::from_bytes([2; 32]), Digest::from_bytes([3; 32]));
         let entry = |blob: &Digest, diff: &str| {
-            format!(r#"{{"id":"x","compressed-diff-digest":"{blob}","diff-digest":"{diff}","diff-size":1,"created":""}}"#)
+            format!(
+                r#"{{"id":"x","compressed-diff-digest":"{blob}","diff-digest":"{diff}","diff-size":1,"created":""}}"#
+            )
         };
         let right = format!("[{},{}]", entry(&other, &other.to_string()), entry(&layer, &diff.to_string()));
         assert_eq!(parse_diff_id(right.as_bytes(), layer), Ok(Some(diff)));

@@ -40,7 +40,9 @@ impl Trouble {
             Self::NotMounted(_) => format!("mount it (try `ls {path}`, `mount | grep {path}`)"),
             Self::Disconnected => format!("its client died: `umount -l {path}` and mount it again"),
             Self::Unreachable => "check the network, the proxies and the client's log".to_owned(),
-            Self::Hung(_) => format!("check its client and its network; `umount -l {path}` and mount it again if it does not come back"),
+            Self::Hung(_) => format!(
+                "check its client and its network; `umount -l {path}` and mount it again if it does not come back"
+            ),
             Self::Failed(..) => format!("check {path}"),
         }
     }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Snapshotter;
 use super::error::{Cause, Error, Unavailable};
 use super::sites::{Located, Sites};
-use super::Snapshotter;
 use crate::digest::Digest;
 use crate::markers::{Plan, WalkError};
 use crate::stack::{Layer, Remote};
@@ -42,7 +42,8 @@ impl Snapshotter {
         // A repeated layer is asked about once.
         let mut seen = HashSet::new();
         wanted.retain(|(layer, _)| seen.insert(*layer));
-        let located = if wanted.is_empty() { Default::default() } else { sites.locate(&wanted).map_err(Error::Unavailable)? };
+        let located =
+            if wanted.is_empty() { Default::default() } else { sites.locate(&wanted).map_err(Error::Unavailable)? };
         let deadline = Instant::now() + self.marker_limit;
         let mut layers = Vec::with_capacity(chain.len());
         let mut used = HashSet::new();

@@ -30,7 +30,9 @@ pub enum Error {
     #[error("snapshot {0:?} is committed: only active snapshots and views can be mounted")]
     Committed(String),
     /// containerd unpacks layers without their parents.
-    #[error("layer {0} was asked for without its parent: the capability \"rebase\" is switched on for this snapshotter, and the image would come out broken; remove \"rebase\" from proxy_plugins.cvmfs-snapshotter.capabilities in containerd's configuration")]
+    #[error(
+        "layer {0} was asked for without its parent: the capability \"rebase\" is switched on for this snapshotter, and the image would come out broken; remove \"rebase\" from proxy_plugins.cvmfs-snapshotter.capabilities in containerd's configuration"
+    )]
     Rebase(String),
     /// A layer in a repository cannot be used now.
     #[error("{0}")]

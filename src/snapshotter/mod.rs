@@ -276,10 +276,10 @@ impl<'a> InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        if !self.keep.get() {
-            if let Err(error) = self.snapshotter.tree.discard(self.id) {
-                tracing::warn!(snapshot = self.id, %error, "left over; the next clean-up takes it");
-            }
+        if !self.keep.get()
+            && let Err(error) = self.snapshotter.tree.discard(self.id)
+        {
+            tracing::warn!(snapshot = self.id, %error, "left over; the next clean-up takes it");
         }
         self.snapshotter.lock_in_flight().remove(&self.id);
     }

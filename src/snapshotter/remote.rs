@@ -206,10 +206,9 @@ impl Snapshotter {
         let stored = |layer| self.store.read().and_then(|reader| reader.plan(layer)).ok().flatten();
         // The walk that begins last is done first, and the lowest layer is needed first.
         for (layer, answer) in above.into_iter().zip(answers).rev() {
-            if let Ok(Some(Present { identity, .. })) = answer {
-                if stored(layer).is_none_or(|stored| stored.identity != identity) {
-                    site.finder.look_ahead(layer, &identity);
-                }
+            let Ok(Some(Present { identity, .. })) = answer else { continue };
+            if stored(layer).is_none_or(|stored| stored.identity != identity) {
+                site.finder.look_ahead(layer, &identity);
             }
         }
     }

@@ -16,10 +16,14 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// Another process has it open.
-    #[error("{0} is in use by another process: only one cvmfs-snapshotter can work on a state directory; stop the other one, or choose another --root")]
+    #[error(
+        "{0} is in use by another process: only one cvmfs-snapshotter can work on a state directory; stop the other one, or choose another --root"
+    )]
     InUse(PathBuf),
     /// Written by a newer version.
-    #[error("{path} has format {found}, this version knows format {known} only: it was written by a newer version of cvmfs-snapshotter; install that version again")]
+    #[error(
+        "{path} has format {found}, this version knows format {known} only: it was written by a newer version of cvmfs-snapshotter; install that version again"
+    )]
     Format {
         /// The file.
         path: PathBuf,
@@ -29,7 +33,9 @@ pub enum OpenError {
         known: u64,
     },
     /// The content makes no sense.
-    #[error("{path} cannot be read: {source}; the file is damaged and was left as it is: restore it from a backup, or remove all images and containers of this snapshotter from containerd, move the state directory away and start again")]
+    #[error(
+        "{path} cannot be read: {source}; the file is damaged and was left as it is: restore it from a backup, or remove all images and containers of this snapshotter from containerd, move the state directory away and start again"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -17,7 +17,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The state directory can be entered by others.
-    #[error("{path} has mode {mode:04o}: others can reach set-uid files of images in it; run `chmod 700 {path}` and start again")]
+    #[error(
+        "{path} has mode {mode:04o}: others can reach set-uid files of images in it; run `chmod 700 {path}` and start again"
+    )]
     Open {
         /// The directory.
         path: PathBuf,
@@ -25,7 +27,9 @@ pub enum Error {
         mode: u32,
     },
     /// The files of a local snapshot are gone.
-    #[error("the files of the snapshot are missing: there is no directory {0}; it was removed by something else; remove the container or image that uses it, and pull again")]
+    #[error(
+        "the files of the snapshot are missing: there is no directory {0}; it was removed by something else; remove the container or image that uses it, and pull again"
+    )]
     Lost(PathBuf),
     /// Something is mounted where a removed snapshot is.
     #[error("something is mounted on {0}: not deleted; unmount it")]

@@ -34,11 +34,7 @@ impl Tree {
     /// `identity`: the content that the plan was made of.
     pub fn ensure_extras(&self, id: u64, plan: &Plan, identity: &str, cover: bool) -> Result<(), Error> {
         let shape = plan.shape();
-        let wanted = [
-            (COVER, cover || shape.cover),
-            (SEAL, self.has_seals() && shape.seal),
-            (ERASE, shape.erase),
-        ];
+        let wanted = [(COVER, cover || shape.cover), (SEAL, self.has_seals() && shape.seal), (ERASE, shape.erase)];
         let directory = self.directory(id);
         let missing = || {
             let is_current = fs::read(directory.join(IDENTITY)).is_ok_and(|is| is == identity.as_bytes());

@@ -181,7 +181,9 @@ impl Tree {
             let name = entry.map_err(|e| Error::io("read", &self.snapshots, e))?.file_name();
             match name.to_str().and_then(|name| name.parse().ok()) {
                 Some(id) => ids.push(id),
-                None => tracing::warn!(directory = %self.snapshots.display(), ?name, "not made by this snapshotter, left alone"),
+                None => {
+                    tracing::warn!(directory = %self.snapshots.display(), ?name, "not made by this snapshotter, left alone")
+                }
             }
         }
         Ok(ids)
