@@ -238,7 +238,7 @@ impl Filesystem for Mock {
     /// The real client says that names have no length at all (cvmfs.md 2, "Trap").
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         self.serve(request, "statfs", self.path(inode), |_, _| {
-            reply.statfs(1 << 20, 1 << 19, 1 << 19, 1 << 20, 1 << 19, 4096, 0, 4096)
+            reply.statfs(1 << 20, 1 << 19, 1 << 19, 1 << 20, 1 << 19, 4096, 0, 4096);
         });
     }
 

@@ -5,7 +5,8 @@
 //! A caller whose request waits in the kernel's queue can be killed; one whose request was taken by a process that does
 //! not answer interrupts cannot, and fuser does not let us answer them. So a mock that hangs must not take requests at
 //! all: a child process sends one, the thread that reads requests stops on it, and whatever comes later stays in the
-//! queue. It must be another process, as one that waits for itself cannot be killed either.
+//! queue. It must be another process, as one that waits for itself cannot be killed either. (A mount that was taken out of
+//! the tree, but is in use, cannot be asked like that: it holds one request, whose caller has to wait for the end.)
 
 use std::io;
 use std::path::{Path, PathBuf};
