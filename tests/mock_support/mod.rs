@@ -209,7 +209,8 @@ impl Mock {
 
 impl Drop for Mock {
     fn drop(&mut self) {
-        // SIGKILL frees callers that wait; nothing here asks the file system anything.
+        // So that it reaps the process that holds it (see its module `mounts`); SIGKILL alone would free callers too.
+        let _ = self.try_command(&json!({ "cmd": "unhang" }));
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = umount2(&self.mountpoint, MntFlags::MNT_DETACH);
