@@ -143,6 +143,20 @@ fn conformance_suite() {
     }
 }
 
+/// The differences from RE2 that the module's documentation lists.
+#[test]
+fn regular_expressions_of_the_regex_crate() {
+    let record = Record { name: "٣é&".into(), ..Record::default() };
+    let matches = |pattern: &str| Filter::parse(&format!("name~={pattern}")).map(|filter| filter.matches(&record));
+    for known in [r#""^\\d\\w""#, r#""\\b&""#, "a**", "[[a]é]"] {
+        assert_eq!(matches(known), Ok(true), "{known}");
+    }
+    assert_eq!(matches(r#""[&&a]""#), Ok(false));
+    for refused in ["a{", r"\Qa\E", "[[a]"] {
+        assert!(matches(refused).is_err(), "{refused}");
+    }
+}
+
 #[test]
 fn error_messages() {
     let long = format!("name==\"{}\" x", "ä".repeat(1000));
@@ -191,7 +205,7 @@ fn go_quote(text: &str) -> String {
             c if c < ' ' || c == '\x7f' => out.push_str(&format!(r"\x{:02x}", c as u32)),
             // Stands for everything that is not printable.
             c if c.is_control() || c.is_whitespace() && c != ' ' => out.push_str(&format!(r"\u{:04x}", c as u32)),
-            c if c as u32 > 0xffff && c as u32 % 2 == 0 => out.push_str(&format!(r"\U{:08x}", c as u32)),
+            c if c as u32 > 0xffff && (c as u32).is_multiple_of(2) => out.push_str(&format!(r"\U{:08x}", c as u32)),
             c => out.push(c),
         }
     }

@@ -21,7 +21,7 @@
 //!
 //! * A regular expression that does not compile is an error here. containerd logs it and the selector matches nothing.
 //! * Regular expressions are those of the `regex` crate, not RE2: `\d`, `\w`, `\s` and `\b` know Unicode, `[a&&b]` and
-//!   nested classes are operators, a literal `{` and `\Q…\E` are refused, `(a*)*` in the form `a**` is accepted.
+//!   nested classes are operators, a literal `{` and `\Q…\E` are refused, `a**` is accepted.
 //! * `\U` above `\U0010FFFF` is an error. containerd takes it from `\U80000000` on, and yields one odd byte.
 
 mod eval;

@@ -27,7 +27,7 @@ use super::{AUFS_PREFIX, AUTO_CATALOG, CATALOG, OPAQUE, WHITEOUT_PREFIX};
 pub(crate) type RelativePath = Vec<u8>;
 
 /// Name and value of an extended attribute.
-pub type Xattr = (Vec<u8>, Vec<u8>);
+pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 
 /// Attributes of a directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

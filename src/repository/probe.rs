@@ -96,9 +96,7 @@ impl Root {
             let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
             match get_xattr(Path::new(&path), "user.catalog_counters") {
                 Ok(counters) => {
-                    if let Some(hash) = counters.lines().find_map(|line| line.strip_prefix("catalog_hash:")) {
-                        return Ok(format!("catalog {}", hash.trim()));
-                    }
+                    return catalog_hash(&counters).map(|hash| format!("catalog {hash}")).ok_or(Trouble::Unreachable);
                 }
                 Err(Errno::ENODATA | Errno::ENOTSUP) => {}
                 Err(e) => return Err(Trouble::of("getxattr user.catalog_counters", e)),
@@ -147,6 +145,17 @@ fn parse_diff_id(text: &[u8], layer: Digest) -> Result<Option<Digest>, ()> {
     entries.iter().find(|entry| entry.blob == name).map(|entry| entry.diff_id.parse().map_err(|_| ())).transpose()
 }
 
+/// The hash in `user.catalog_counters`. The client answers also if it cannot load the catalog: then the mountpoint is an
+/// error message, or the hash is not one.
+fn catalog_hash(counters: &str) -> Option<&str> {
+    let value = |name: &str| counters.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let hash = value("catalog_hash:")?;
+    let mountpoint = value("catalog_mountpoint:")?;
+    // Hashes of other algorithms than SHA-1 have a suffix, like `-shake128`.
+    let is_hash = hash.len() >= 40 && hash.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (is_hash && !mountpoint.starts_with("error")).then_some(hash)
+}
+
 fn get_xattr(path: &Path, name: &str) -> Result<String, Errno> {
     match xattr::get_deref(path, name) {
         Ok(Some(value)) => Ok(String::from_utf8_lossy(&value).trim_end_matches('\0').trim().to_owned()),
@@ -164,6 +173,19 @@ mod tests {
         let layer = Digest::from_bytes([0xab; 32]);
         let hex = "ab".repeat(32);
         assert_eq!(layer_path(layer), PathBuf::from(format!(".layers/ab/{hex}/layerfs")));
+    }
+
+    #[test]
+    fn a_catalog_that_is_not_loaded_has_no_hash() {
+        let hash = "48f335c9fc87719abfc42da049b21630514199cd";
+        let counters =
+            |hash: &str, mountpoint: &str| format!("catalog_hash: {hash}\ncatalog_mountpoint: {mountpoint}\ndir,44\n");
+        assert_eq!(catalog_hash(&counters(hash, "/.layers/91/x/layerfs")), Some(hash));
+        assert_eq!(catalog_hash(&counters(hash, "")), Some(hash), "the root catalog");
+        assert_eq!(catalog_hash(&counters(hash, "error: failed to load catalog!")), None);
+        assert_eq!(catalog_hash(&counters("", "/x")), None);
+        assert_eq!(catalog_hash(&counters("0", "/x")), None);
+        assert_eq!(catalog_hash(""), None);
     }
 
     #[test]

@@ -66,11 +66,11 @@ fn index_is_named_only_to_a_kernel_that_knows_it() {
 }
 
 #[test]
-fn rule_14_127_plain_layers_fit_and_127_with_everything_do_not() {
+fn rule_14_127_plain_layers_fit_and_124_with_everything_do_not() {
     let snapshots = Path::new("/var/lib/containerd-cvmfs-grpc/snapshots");
     let plain: Vec<Layer> = (0..127u8).map(|n| remote(1000 + u64::from(n), n, NONE)).collect();
     assert_eq!(fits(snapshots, &plain, 0), Ok(()));
-    let all: Vec<Layer> = (0..127u8).map(|n| remote(1000 + u64::from(n), n, ALL)).collect();
+    let all: Vec<Layer> = (0..124u8).map(|n| remote(1000 + u64::from(n), n, ALL)).collect();
     assert!(matches!(fits(snapshots, &all, 0), Err(TooLarge::Options(_))));
     assert!(matches!(mount(snapshots, Access::View { id: 1 }, &all, true), Err(TooLarge::Options(_))));
 }
@@ -78,7 +78,7 @@ fn rule_14_127_plain_layers_fit_and_127_with_everything_do_not() {
 #[test]
 fn room_is_kept_for_the_layers_above() {
     let snapshots = Path::new("/r/snapshots");
-    let chain: Vec<Layer> = (0..100u8).map(|n| remote(1000 + u64::from(n), n, ALL)).collect();
+    let chain: Vec<Layer> = (0..110u8).map(|n| remote(1000 + u64::from(n), n, ALL)).collect();
     assert_eq!(fits(snapshots, &chain, 0), Ok(()));
     assert!(fits(snapshots, &chain, 30).is_err());
 }

@@ -1,0 +1,110 @@
+//! Overlays on it: cvmfs.md 2, "Trap", and 4.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{SFlag, makedev};
+
+use crate::mock_support::{Options, available};
+use crate::{Mounted, Site, errno, is_mounted, layer, lowers, names, node, overlay};
+
+/// cvmfs.md 2, "Trap (measured)".
+#[test]
+fn an_overlay_of_this_alone_finds_no_name() {
+    if !available() {
+        return;
+    }
+    let site = Site::new(Options::default());
+    let (a, b) = (site.layer('a'), site.layer('b'));
+    let bad = overlay(site.local("bad"), &lowers(&[&a, &b]));
+    assert_eq!(errno(bad.0.join("etc").symlink_metadata()), Errno::ENAMETOOLONG);
+
+    let cover = site.local("cover");
+    node(&cover.join(".cvmfscatalog"), SFlag::S_IFCHR, 0, 0);
+    let good = overlay(site.local("good"), &lowers(&[&cover, &a, &b]));
+    assert_eq!(names(&good.0), ["etc"]);
+    assert_eq!(names(&good.0.join("etc")), ["a", "b", "both"]);
+    assert_eq!(fs::read(good.0.join("etc/both")).unwrap(), b"a");
+}
+
+#[test]
+fn devices_and_set_id_bits_work_through_an_overlay() {
+    if !available() {
+        return;
+    }
+    let site = Site::new(Options::default());
+    let root = layer(&site.backing(), 'a');
+    node(&root.join("zero"), SFlag::S_IFCHR, 0o666, makedev(1, 5));
+    fs::copy("/usr/bin/id", root.join("id")).unwrap();
+    fs::set_permissions(root.join("id"), PermissionsExt::from_mode(0o4755)).unwrap();
+    let seen = site.layer('a');
+    assert_eq!(errno(File::open(seen.join("zero"))), Errno::EACCES, "nodev");
+
+    let (cover, target) = (site.local("cover"), site.local("target"));
+    let mounted = overlay(target, &lowers(&[&cover, &seen]));
+    let mut byte = [1];
+    io::Read::read_exact(&mut File::open(mounted.0.join("zero")).unwrap(), &mut byte).unwrap();
+    assert_eq!(byte, [0]);
+    // A directory that others may enter, for the test's temporary one is root's alone.
+    let open = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    mount(Some(&mounted.0), open.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    let bind = Mounted(open.path().to_owned());
+    let output = Command::new(bind.0.join("id")).arg("-u").uid(4711).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{output:?}");
+}
+
+#[test]
+fn overlays_survive_revisions_and_unmounting() {
+    if !available() {
+        return;
+    }
+    let mut site = Site::new(Options::default());
+    let cover = site.local("cover");
+    let mounted = overlay(site.local("target"), &lowers(&[&cover, &site.layer('a'), &site.layer('b')]));
+    let open = File::open(mounted.0.join("etc/a")).unwrap();
+    site.mock.revision();
+    assert_eq!(fs::read(mounted.0.join("etc/b")).unwrap(), b"b");
+    site.mock.unmount();
+    assert!(!is_mounted(site.mock.mountpoint()));
+    assert_eq!(fs::read(mounted.0.join("etc/both")).unwrap(), b"a");
+    assert_eq!(io::read_to_string(open).unwrap(), "a");
+    site.mock.remount();
+    assert_eq!(fs::read(mounted.0.join("etc/a")).unwrap(), b"a");
+    assert_eq!(fs::read(site.layer('a').join("etc/a")).unwrap(), b"a");
+    let second = overlay(site.local("second"), &lowers(&[&cover, &site.layer('a')]));
+    assert_eq!(names(&second.0.join("etc")), ["a", "both"]);
+}
+
+#[test]
+fn overlays_do_not_survive_a_crash() {
+    if !available() {
+        return;
+    }
+    let mut site = Site::new(Options::default());
+    let (upper, work) = (site.local("upper"), site.local("work"));
+    let options = |lower: &Path| {
+        format!("{},upperdir={},workdir={}", lowers(&[lower]), upper.to_str().unwrap(), work.to_str().unwrap())
+    };
+    let old = overlay(site.local("old"), &options(&site.layer('a')));
+    fs::write(old.0.join("etc/both"), "changed").unwrap();
+    site.mock.kill();
+    let dead = || {
+        assert_eq!(errno(File::open(old.0.join("etc/a"))), Errno::ENOTCONN);
+        assert_eq!(errno(old.0.join("etc/new").symlink_metadata()), Errno::ENOTCONN);
+        let listed: io::Result<Vec<_>> = fs::read_dir(old.0.join("etc")).and_then(Iterator::collect);
+        assert_eq!(errno(listed), Errno::ENOTCONN);
+    };
+    dead();
+    site.mock.remount();
+    dead();
+    drop(old);
+    let new = overlay(site.local("new"), &options(&site.layer('a')));
+    assert_eq!(fs::read(new.0.join("etc/both")).unwrap(), b"changed");
+    assert_eq!(fs::read(new.0.join("etc/a")).unwrap(), b"a");
+}
