@@ -1,1 +1,197 @@
+use std::collections::HashMap;
 
+use super::*;
+use crate::digest::Digest;
+use crate::label::{Labels, TARGET};
+
+struct Scratch {
+    directory: tempfile::TempDir,
+    store: Option<Store>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Some(Store::open(directory.path()).unwrap());
+        Self { directory, store }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(Store::open(self.directory.path()).unwrap());
+    }
+
+    fn active(&self, key: &str, parent: &str) -> Result<u64, Error> {
+        let id = self.store().new_id()?;
+        self.store().create(New { id, key, parent, labels: Labels::new(), what: What::Active })?;
+        Ok(id)
+    }
+
+    fn committed(&self, name: &str, parent: &str, target: &str) {
+        self.active("tmp", parent).unwrap();
+        let labels = Labels::from([(TARGET.to_owned(), target.to_owned())]);
+        self.store().commit(name, "tmp", labels, Usage { bytes: 1, inodes: 2 }).unwrap();
+    }
+
+    fn remote(&self, key: &str, parent: &str, target: &str, layer: u8) -> Created {
+        let id = self.store().new_id().unwrap();
+        let labels = Labels::from([(TARGET.to_owned(), target.to_owned())]);
+        let plan = StoredPlan { identity: format!("content {layer}"), bytes: vec![layer] };
+        let layer = Digest::from_bytes([layer; 32]);
+        let what = What::Remote { layer, target, plan: &plan };
+        self.store().create(New { id, key, parent, labels, what }).unwrap()
+    }
+
+    fn names(&self, lookups: &[Lookup]) -> Vec<String> {
+        let found = self.store().read().unwrap().lookup(lookups).unwrap();
+        found.iter().map(|encoded| encoded.decode().unwrap().name).collect()
+    }
+}
+
+#[test]
+fn what_was_stored_is_there_after_opening_again() {
+    let mut scratch = Scratch::new();
+    scratch.committed("base", "", "sha256:x");
+    let before = scratch.store().read().unwrap().get("base").unwrap();
+    scratch.reopen();
+    assert_eq!(scratch.store().read().unwrap().get("base").unwrap(), before);
+    assert_eq!(before.created, before.updated);
+    assert_eq!(before.content, Content::Local(Some(Usage { bytes: 1, inodes: 2 })));
+}
+
+#[test]
+fn ids_are_never_given_out_twice() {
+    let mut scratch = Scratch::new();
+    let mut seen = HashMap::new();
+    for round in 0..3 {
+        for _ in 0..1500 {
+            let id = scratch.store().new_id().unwrap();
+            assert!(id > 0);
+            assert_eq!(seen.insert(id, round), None, "{id}");
+        }
+        scratch.reopen();
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let mut scratch = Scratch::new();
+    scratch.store = None;
+    let path = Store::path(scratch.directory.path());
+    {
+        let database = redb::Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("format", FORMAT + 1).unwrap();
+        transaction.commit().unwrap();
+    }
+    let error = Store::open(scratch.directory.path()).unwrap_err();
+    assert!(matches!(error, OpenError::Format { found: 2, known: 1, .. }), "{error}");
+    let database = redb::Database::open(&path).unwrap();
+    let format = database.begin_read().unwrap().open_table(META).unwrap().get("format").unwrap().unwrap().value();
+    assert_eq!(format, FORMAT + 1);
+}
+
+#[test]
+fn a_second_process_and_a_damaged_file_are_refused() {
+    let scratch = Scratch::new();
+    assert!(matches!(Store::open(scratch.directory.path()), Err(OpenError::InUse(_))));
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(Store::path(other.path()), "not a database, but long enough to be looked at".repeat(200)).unwrap();
+    let error = Store::open(other.path()).unwrap_err();
+    assert!(matches!(error, OpenError::Io { .. } | OpenError::Unreadable { .. }), "{error:?}");
+}
+
+#[test]
+fn rule_5_remote_commits_are_keyed_by_target_and_parent() {
+    let scratch = Scratch::new();
+    scratch.committed("a", "", "sha256:a");
+    scratch.committed("b", "", "sha256:a");
+    let Created::New(on_a) = scratch.remote("k1", "a", "sha256:t", 1) else { panic!("held") };
+    let Created::New(on_b) = scratch.remote("k2", "b", "sha256:t", 1) else { panic!("held") };
+    assert_ne!(on_a.name, on_b.name);
+    assert!(matches!(scratch.remote("k3", "a", "sha256:t", 1), Created::Held(held) if held == on_a));
+    let reader = scratch.store().read().unwrap();
+    assert_eq!(reader.held("sha256:t", "b").unwrap(), Some(on_b));
+    assert_eq!(reader.held("sha256:t", "").unwrap(), None);
+    assert!(reader.find("k1").unwrap().is_none(), "nothing is left under the key");
+}
+
+#[test]
+fn a_local_commit_with_the_same_target_is_not_held() {
+    let scratch = Scratch::new();
+    scratch.committed("other/1/x", "", "sha256:t");
+    assert_eq!(scratch.store().read().unwrap().held("sha256:t", "").unwrap(), None);
+    assert!(matches!(scratch.remote("k", "", "sha256:t", 1), Created::New(_)));
+}
+
+#[test]
+fn lookups_follow_every_mutation() {
+    let scratch = Scratch::new();
+    let by_target = |t: &str| scratch.names(&[Lookup::Target(t.into())]);
+    let by_parent = |p: &str| scratch.names(&[Lookup::Parent(p.into())]);
+    scratch.committed("a", "", "sha256:1");
+    scratch.committed("b", "a", "sha256:2");
+    assert_eq!((by_target("sha256:1"), by_target("sha256:2")), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    assert_eq!((by_parent(""), by_parent("a"), by_parent("b")), (vec!["a".to_owned()], vec!["b".to_owned()], vec![]));
+    assert_eq!(scratch.names(&[Lookup::Name("b".into()), Lookup::Target("sha256:1".into())]), ["a", "b"]);
+    scratch
+        .store()
+        .update("b", |mut labels| {
+            labels.insert(TARGET.into(), "sha256:3".into());
+            labels
+        })
+        .unwrap();
+    assert_eq!((by_target("sha256:2"), by_target("sha256:3")), (vec![], vec!["b".to_owned()]));
+    scratch.store().remove("b").unwrap();
+    assert_eq!((by_target("sha256:3"), by_parent("a")), (vec![], vec![]));
+}
+
+#[test]
+fn refusals_change_nothing() {
+    let scratch = Scratch::new();
+    scratch.committed("base", "", "sha256:x");
+    scratch.active("key", "base").unwrap();
+    let refuse = |result: Result<u64, Error>| result.unwrap_err().to_string();
+    insta::assert_snapshot!(refuse(scratch.active("key", "")), @r#"snapshot "key" exists already"#);
+    insta::assert_snapshot!(refuse(scratch.active("x", "nowhere")), @r#"parent snapshot "nowhere" does not exist"#);
+    insta::assert_snapshot!(refuse(scratch.active("x", "key")), @r#"parent snapshot "key" is not committed"#);
+    let store = scratch.store();
+    let commit = |name, key| store.commit(name, key, Labels::new(), Usage::default()).unwrap_err().to_string();
+    insta::assert_snapshot!(commit("base", "nothing"), @r#"snapshot "base" exists already"#);
+    insta::assert_snapshot!(commit("new", "nothing"), @r#"snapshot "nothing" does not exist"#);
+    insta::assert_snapshot!(commit("new", "base"), @r#"snapshot "base" is committed, not active"#);
+    insta::assert_snapshot!(store.remove("base").unwrap_err().to_string(), @r#"cannot remove snapshot "base": it is the parent of other snapshots, remove those first"#);
+    insta::assert_snapshot!(store.remove("nothing").unwrap_err().to_string(), @r#"snapshot "nothing" does not exist"#);
+    assert_eq!(store.read().unwrap().all().unwrap().len(), 2);
+}
+
+#[test]
+fn a_plan_goes_with_the_last_user_of_its_layer() {
+    let scratch = Scratch::new();
+    let layer = Digest::from_bytes([7; 32]);
+    let Created::New(first) = scratch.remote("k1", "", "sha256:1", 7) else { panic!("held") };
+    let Created::New(second) = scratch.remote("k2", "", "sha256:2", 7) else { panic!("held") };
+    let plan = || scratch.store().read().unwrap().plan(layer).unwrap();
+    assert_eq!(plan().unwrap().identity, "content 7");
+    assert_eq!(scratch.store().remove(&first.name).unwrap().unused_layer, None);
+    assert!(plan().is_some());
+    assert_eq!(scratch.store().remove(&second.name).unwrap().unused_layer, Some(layer));
+    assert_eq!(plan(), None);
+    let late = StoredPlan { identity: "late".into(), bytes: vec![] };
+    scratch.store().replace_plan(layer, &late).unwrap();
+    assert_eq!(plan(), None, "not kept for a layer that nothing uses");
+}
+
+#[test]
+fn readers_see_the_state_in_which_they_began() {
+    let scratch = Scratch::new();
+    scratch.committed("a", "", "sha256:1");
+    let reader = scratch.store().read().unwrap();
+    scratch.store().remove("a").unwrap();
+    assert!(reader.find("a").unwrap().is_some());
+    assert!(scratch.store().read().unwrap().find("a").unwrap().is_none());
+}
