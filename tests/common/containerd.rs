@@ -165,7 +165,8 @@ impl<'a> Containerd<'a> {
         let pod = serde_json::json!({
             "metadata": {"name": name, "namespace": "default", "uid": name, "attempt": 0},
             "log_directory": self.sandbox.mkdir("pods"),
-            "linux": {"security_context": {"namespace_options": {"network": 2}}},
+            // Not CRI's common one, which tests that run at the same time would remove under each other's feet.
+            "linux": {"cgroup_parent": format!("/{}", self.namespace()), "security_context": {"namespace_options": {"network": 2}}},
         });
         fs::write(&file, pod.to_string()).expect("the description of a pod");
         let id = self.crictl(&["runp", str_of(&file)]).ok();

@@ -13,6 +13,10 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// Where shims keep the state of runc, by namespace and ID, and clients the pipes of their containers.
+const RUNC: &str = "/run/containerd/runc";
+const PIPES: &str = "/run/containerd/fifo";
 const POLL: Duration = Duration::from_millis(10);
 /// How long a program may take to end, also on a machine busy with other tests.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -57,7 +61,7 @@ impl Sandbox {
         path
     }
 
-    /// A namespace of containerd that no other test uses.
+    /// A namespace of containerd that no other test uses; the cgroup of its containers has this name as well.
     pub fn namespace(&self) -> String {
         let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
         name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' }).collect()
@@ -255,16 +259,19 @@ fn pid(id: u32) -> Pid {
     Pid::from_raw(id.try_into().expect("process IDs are at most 2^22"))
 }
 
-/// What containers that were killed leave outside of the folder: state of runc, sockets of shims, cgroups.
+/// What containers that were killed leave outside of the folder: state of runc, sockets of shims, named pipes, cgroups.
+#[derive(Default)]
 struct Leftovers {
+    /// The namespace and the ID of each task.
     tasks: Vec<(String, String)>,
     sockets: Vec<PathBuf>,
+    pipes: Vec<PathBuf>,
 }
 
 impl Leftovers {
     fn find(dir: &Path) -> Self {
         let socket = regex::Regex::new("/run/containerd/s/[0-9a-f]{64}").expect("a constant");
-        let mut found = Self { tasks: Vec::new(), sockets: Vec::new() };
+        let mut found = Self { pipes: pipes(dir), ..Self::default() };
         for state in subdirs(dir) {
             for namespace in subdirs(&state.join("state/io.containerd.runtime.v2.task")) {
                 for task in subdirs(&namespace) {
@@ -279,24 +286,39 @@ impl Leftovers {
         found
     }
 
-    fn remove(&self, namespace: &str) {
-        // Most of these are gone already, in good order: only what is there can be removed.
+    /// Most of these are gone already, in good order: only what is there can be removed.
+    fn remove(&self, cgroup: &str) {
         for socket in &self.sockets {
             let _ = fs::remove_file(socket);
         }
-        for controller in
-            subdirs(Path::new("/sys/fs/cgroup")).iter().map(PathBuf::as_path).chain([Path::new("/sys/fs/cgroup")])
-        {
-            for (namespace, task) in &self.tasks {
-                wait_until(Duration::from_secs(2), || gone(&controller.join(namespace).join(task)));
+        for hierarchy in subdirs(Path::new(CGROUPS)).into_iter().chain([CGROUPS.into()]) {
+            for (_, task) in &self.tasks {
+                wait_until(Duration::from_secs(2), || gone(&hierarchy.join(cgroup).join(task)));
             }
-            gone(&controller.join(namespace));
+            gone(&hierarchy.join(cgroup));
         }
         for (namespace, task) in &self.tasks {
-            let _ = fs::remove_dir_all(Path::new("/run/containerd/runc").join(namespace).join(task));
+            let _ = fs::remove_dir_all(Path::new(RUNC).join(namespace).join(task));
         }
-        let _ = fs::remove_dir(Path::new("/run/containerd/runc").join(namespace));
+        let _ = fs::remove_dir(Path::new(RUNC).join(cgroup));
+        for pipes in &self.pipes {
+            let _ = fs::remove_dir_all(pipes);
+        }
     }
+}
+
+/// The pipes of this sandbox's containers. nerdctl leaves those of `run --rm` behind, when nothing but containerd's log
+/// knows the container any more.
+fn pipes(dir: &Path) -> Vec<PathBuf> {
+    let log = fs::read_to_string(dir.join("containerd.log")).unwrap_or_default();
+    let ours = |pipes: &PathBuf| {
+        let names = fs::read_dir(pipes).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.into_iter().any(|name| {
+            let id = name.to_str().and_then(|name| name.strip_suffix("-stdout"));
+            id.is_some_and(|id| log.contains(id))
+        })
+    };
+    subdirs(Path::new(PIPES)).into_iter().filter(ours).collect()
 }
 
 /// Removes a cgroup; the kernel may need a moment after the end of its last process.
