@@ -36,6 +36,8 @@ pub fn render(version: Version, dir: &Path, snapshotter: Snapshotter<'_>, pause:
                 r#"version = 3
 {}[plugins.'io.containerd.internal.v1.opt']
   path = "{dir}/opt"
+[plugins.'io.containerd.nri.v1.nri']
+  disable = true
 [plugins.'io.containerd.transfer.v1.local']
   config_path = "{dir}/certs.d"
 {unpack}[plugins.'io.containerd.cri.v1.images']
