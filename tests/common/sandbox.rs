@@ -83,7 +83,7 @@ impl Sandbox {
 
     fn clean(&mut self) -> Result<(), String> {
         let mut problems = Vec::new();
-        // In the order of their start: containerd serves its shims to the end, the snapshotter serves containerd.
+        // The last one first: containerd may need the snapshotter to its end.
         for process in self.processes.get_mut().unwrap_or_else(PoisonError::into_inner).iter().rev() {
             if process.stop().is_none() {
                 problems.push(format!("{} ignored SIGTERM; its log:\n{}", process.log.display(), process.log_text()));
