@@ -1,0 +1,17 @@
+# Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
+
+.PHONY: test fmt lint
+
+test:
+	tools/test
+
+fmt:
+	cargo fmt
+	gofmt -w tools tests/conformance
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	test -z "$$(gofmt -l tools tests/conformance)"
+	cd tests/conformance && go vet ./...
+	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci | xargs shellcheck; fi

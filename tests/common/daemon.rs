@@ -1,0 +1,86 @@
+//! The daemon under test.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::sandbox::{Process, Sandbox};
+
+/// What the unit file gives the daemon, no more.
+const CAPABILITIES: &str = "-all,+chown,+dac_override,+fowner,+fsetid";
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running daemon, with its folder, socket and configuration in a sandbox.
+pub struct Daemon<'a> {
+    sandbox: &'a Sandbox,
+    dir: PathBuf,
+    process: Process,
+}
+
+impl<'a> Daemon<'a> {
+    /// Starts the daemon with this configuration, and waits until it listens.
+    pub fn start(sandbox: &'a Sandbox, config: &str) -> Self {
+        let dir = sandbox.mkdir("snapshotter");
+        sandbox.mkdir("snapshotter/root");
+        std::fs::write(dir.join("config.toml"), config).expect("the configuration");
+        let process = spawn(sandbox, &dir);
+        Self { sandbox, dir, process }
+    }
+
+    /// The socket that it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("s")
+    }
+
+    /// The folder with its state.
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// The process of the daemon.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Sends it a signal.
+    pub fn kill(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Replaces the configuration, for the next start.
+    pub fn configure(&self, config: &str) {
+        std::fs::write(self.dir.join("config.toml"), config).expect("the configuration");
+    }
+
+    /// Starts it again, after its end in good order unless it was killed before.
+    pub fn restart(&mut self) {
+        self.process.stop().expect("the daemon ends when it is asked to");
+        self.process = spawn(self.sandbox, &self.dir);
+    }
+
+    /// The file with what all its runs printed.
+    pub fn log(&self) -> &Path {
+        self.process.log()
+    }
+
+    /// What all its runs printed so far.
+    pub fn log_text(&self) -> String {
+        self.process.log_text()
+    }
+}
+
+fn spawn(sandbox: &Sandbox, dir: &Path) -> Process {
+    let socket = dir.join("s");
+    let mut command = Command::new("setpriv");
+    command.arg("--no-new-privs");
+    command.args([format!("--bounding-set={CAPABILITIES}"), format!("--inh-caps={CAPABILITIES}")]);
+    command.arg(env!("CARGO_BIN_EXE_cvmfs-snapshotter"));
+    command.arg("--address").arg(&socket).arg("--root").arg(dir.join("root"));
+    command.arg("--config").arg(dir.join("config.toml")).args(["--log-level", "debug"]);
+    let process = sandbox.spawn("snapshotter", command);
+    process.wait_for("the daemon listens", START_LIMIT, || UnixStream::connect(&socket).is_ok());
+    process
+}

@@ -1,0 +1,298 @@
+//! Makes images for the tests, in an OCI image layout.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use flate2::{Compression, write::GzEncoder};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// One member of a layer's archive.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    path: String,
+    kind: Kind,
+    mode: u32,
+    owner: (u64, u64),
+    mtime: u64,
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Dir,
+    File(Vec<u8>),
+    Symlink(String),
+    Hardlink(String),
+    Char(u32, u32),
+    Fifo,
+}
+
+impl Entry {
+    fn new(path: &str, kind: Kind, mode: u32) -> Self {
+        // Any moment but 0, which some programs take for "none".
+        Self { path: path.into(), kind, mode, owner: (0, 0), mtime: 1_600_000_000, xattrs: Vec::new() }
+    }
+
+    /// A directory, 0755.
+    pub fn dir(path: &str) -> Self {
+        Self::new(path, Kind::Dir, 0o755)
+    }
+
+    /// A regular file, 0644.
+    pub fn file(path: &str, content: impl Into<Vec<u8>>) -> Self {
+        Self::new(path, Kind::File(content.into()), 0o644)
+    }
+
+    /// A symbolic link.
+    pub fn symlink(path: &str, target: &str) -> Self {
+        Self::new(path, Kind::Symlink(target.into()), 0o777)
+    }
+
+    /// Another name of a file of this or of a lower layer; the target is relative to the root, without a slash in front.
+    pub fn hardlink(path: &str, target: &str) -> Self {
+        Self::new(path, Kind::Hardlink(target.into()), 0o644)
+    }
+
+    /// A character device, 0600.
+    pub fn char_device(path: &str, major: u32, minor: u32) -> Self {
+        Self::new(path, Kind::Char(major, minor), 0o600)
+    }
+
+    /// A named pipe, 0644.
+    pub fn fifo(path: &str) -> Self {
+        Self::new(path, Kind::Fifo, 0o644)
+    }
+
+    /// The marker that hides `path` of the layers below.
+    pub fn whiteout(path: &str) -> Self {
+        let marker = match path.rsplit_once('/') {
+            Some((parent, name)) => format!("{parent}/.wh.{name}"),
+            None => format!(".wh.{path}"),
+        };
+        Self::file(&marker, "")
+    }
+
+    /// The marker that hides all that the layers below have in `dir`.
+    pub fn opaque(dir: &str) -> Self {
+        Self::file(&format!("{dir}/.wh..wh..opq"), "")
+    }
+
+    /// Sets the permissions.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Sets the owner.
+    pub fn owner(mut self, uid: u64, gid: u64) -> Self {
+        self.owner = (uid, gid);
+        self
+    }
+
+    /// Sets the time of the last change, in seconds.
+    pub fn mtime(mut self, seconds: u64) -> Self {
+        self.mtime = seconds;
+        self
+    }
+
+    /// Adds an extended attribute.
+    pub fn xattr(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.xattrs.push((name.into(), value.into()));
+        self
+    }
+
+    fn append(&self, tar: &mut tar::Builder<Vec<u8>>) -> std::io::Result<()> {
+        let pax = self.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone()));
+        let pax = pax.collect::<Vec<_>>();
+        tar.append_pax_extensions(pax.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(self.mode);
+        header.set_uid(self.owner.0);
+        header.set_gid(self.owner.1);
+        header.set_mtime(self.mtime);
+        header.set_size(0);
+        let mut content: &[u8] = &[];
+        let mut target = None;
+        let kind = match &self.kind {
+            Kind::Dir => tar::EntryType::Directory,
+            Kind::File(bytes) => {
+                content = bytes;
+                tar::EntryType::Regular
+            }
+            Kind::Symlink(to) => {
+                target = Some(to);
+                tar::EntryType::Symlink
+            }
+            Kind::Hardlink(to) => {
+                target = Some(to);
+                tar::EntryType::Link
+            }
+            Kind::Char(major, minor) => {
+                header.set_device_major(*major)?;
+                header.set_device_minor(*minor)?;
+                tar::EntryType::Char
+            }
+            Kind::Fifo => tar::EntryType::Fifo,
+        };
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        match target {
+            Some(target) => tar.append_link(&mut header, &self.path, target),
+            None => tar.append_data(&mut header, &self.path, content),
+        }
+    }
+}
+
+/// An image to be made.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    layers: Vec<Vec<Entry>>,
+    config: BTreeMap<String, Value>,
+}
+
+impl Image {
+    /// An image without layers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An image with a shell: one layer with Debian's static busybox and links to the usual programs.
+    pub fn busybox() -> Self {
+        let busybox = std::fs::read("/bin/busybox").expect("/bin/busybox, of the package busybox-static");
+        let mut layer = vec![Entry::dir("bin"), Entry::dir("etc"), Entry::dir("tmp").mode(0o1777)];
+        layer.push(Entry::file("bin/busybox", busybox).mode(0o755));
+        layer.push(Entry::file("etc/passwd", "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"));
+        layer.push(Entry::file("etc/group", "root:x:0:\nuser:x:1000:\n"));
+        for name in
+            "cat chmod chown cp echo env find grep head id ln ls mkdir mv rm rmdir sh sha256sum sleep sort stat tail \
+            test touch true wc"
+                .split_whitespace()
+        {
+            layer.push(Entry::symlink(&format!("bin/{name}"), "busybox"));
+        }
+        Self::new().layer(layer).cmd(&["/bin/sh"])
+    }
+
+    /// The image of the pods' sandboxes: it only sleeps.
+    pub fn pause() -> Self {
+        Self::busybox().cmd(&["/bin/sleep", "100000"])
+    }
+
+    /// Adds a layer on top.
+    pub fn layer(mut self, entries: Vec<Entry>) -> Self {
+        self.layers.push(entries);
+        self
+    }
+
+    /// Sets the command.
+    pub fn cmd(mut self, cmd: &[&str]) -> Self {
+        self.config.insert("Cmd".into(), json!(cmd));
+        self
+    }
+
+    /// Sets the user.
+    pub fn user(mut self, user: &str) -> Self {
+        self.config.insert("User".into(), json!(user));
+        self
+    }
+
+    /// Writes the image into the layout in `dir`, which is made if need be, under a name such as `test/box:1`. An image
+    /// that had this name loses it.
+    pub fn write(&self, dir: &Path, name: &str) -> Written {
+        std::fs::create_dir_all(dir.join("blobs/sha256")).expect("a folder for the layout");
+        std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("oci-layout");
+        let mut layers = Vec::new();
+        let mut descriptors = Vec::new();
+        for entries in &self.layers {
+            let (layer, descriptor) = write_layer(dir, entries, layers.last());
+            layers.push(layer);
+            descriptors.push(descriptor);
+        }
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let mut settings = self.config.clone();
+        settings.insert("Env".into(), json!(["PATH=/bin"]));
+        let config = json!({
+            "created": "2020-09-13T12:26:40Z", "architecture": arch, "os": "linux", "config": settings,
+            "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| &layer.diff_id).collect::<Vec<_>>()},
+            "history": layers.iter().map(|_| json!({"created_by": "tests"})).collect::<Vec<_>>(),
+        });
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "layers": descriptors,
+            "config": write_blob(dir, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes()),
+        });
+        let mut descriptor = write_blob(dir, MANIFEST, manifest.to_string().as_bytes());
+        let digest = descriptor["digest"].as_str().expect("a digest").to_owned();
+        descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+        add_to_index(dir, name, descriptor);
+        Written { manifest: digest, layers }
+    }
+}
+
+/// What [`Image::write`] made.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The digest of the manifest.
+    pub manifest: String,
+    /// The layers, the lowest first.
+    pub layers: Vec<WrittenLayer>,
+}
+
+/// The names of a layer.
+#[derive(Clone, Debug)]
+pub struct WrittenLayer {
+    /// The digest of the compressed archive.
+    pub digest: String,
+    /// The digest of the archive itself.
+    pub diff_id: String,
+    /// The name of this layer on top of those below.
+    pub chain_id: String,
+}
+
+fn write_layer(dir: &Path, entries: &[Entry], below: Option<&WrittenLayer>) -> (WrittenLayer, Value) {
+    let mut tar = tar::Builder::new(Vec::new());
+    for entry in entries {
+        entry.append(&mut tar).unwrap_or_else(|err| panic!("{}: {err}", entry.path));
+    }
+    let tar = tar.into_inner().expect("an archive in memory");
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&tar).expect("a stream in memory");
+    let gzip = gzip.finish().expect("a stream in memory");
+    let descriptor = write_blob(dir, "application/vnd.oci.image.layer.v1.tar+gzip", &gzip);
+    let digest = descriptor["digest"].as_str().expect("a digest").to_owned();
+    let diff_id = sha256(&tar);
+    let chain_id = match below {
+        Some(below) => sha256(format!("{} {diff_id}", below.chain_id).as_bytes()),
+        None => diff_id.clone(),
+    };
+    (WrittenLayer { digest, diff_id, chain_id }, descriptor)
+}
+
+fn write_blob(dir: &Path, media_type: &str, content: &[u8]) -> Value {
+    let digest = sha256(content);
+    let path = dir.join("blobs").join(digest.replace(':', "/"));
+    std::fs::write(path, content).expect("a blob of the layout");
+    json!({"mediaType": media_type, "digest": digest, "size": content.len()})
+}
+
+fn add_to_index(dir: &Path, name: &str, descriptor: Value) {
+    let path = dir.join("index.json");
+    let mut manifests = match std::fs::read(&path) {
+        Ok(index) => serde_json::from_slice::<Value>(&index).expect("index.json")["manifests"].take(),
+        Err(_) => json!([]),
+    };
+    let manifests = manifests.as_array_mut().expect("the manifests of an index");
+    manifests.retain(|old| old["annotations"]["org.opencontainers.image.ref.name"] != name);
+    manifests.push(descriptor);
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests,
+    });
+    std::fs::write(path, index.to_string()).expect("index.json");
+}
+
+fn sha256(content: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(content)))
+}
