@@ -133,9 +133,7 @@ pub(super) struct TarReader<R> {
 impl<R: Input> TarReader<R> {
     /// Reads the archive that begins where `input` stands.
     pub(super) fn new(input: R) -> Self {
-        let mut limits = Limits::default();
-        limits.max_metadata_size = HEADER_LIMIT;
-        limits.max_path_len = Some(PATH_LIMIT);
+        let limits = Limits { max_metadata_size: HEADER_LIMIT, max_path_len: Some(PATH_LIMIT), ..Limits::default() };
         let mut parser = Parser::new(limits);
         // Times before 1970 are errors to the parser. `check_pax` does what this switches off.
         parser.set_ignore_pax_errors(true);

@@ -97,9 +97,17 @@ pub(super) type XattrLost<'a> = dyn Fn(&OsStr) + Sync + 'a;
 
 /// What directories get at the end, when nothing in them changes any more.
 struct Late {
-    mtime: Option<Time>,
+    mtime: Time,
     /// Late too, because a default ACL would be inherited by what is made in the directory.
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Late {
+    /// For a directory that the archive does not list. The time is always the same, so that a layer always gives the
+    /// same tree.
+    fn unlisted() -> Self {
+        Self { mtime: Time { seconds: 0, nanos: 0 }, xattrs: Vec::new() }
+    }
 }
 
 /// The root of a layer that is being unpacked.
@@ -114,7 +122,8 @@ pub(super) struct Root<'a> {
 impl<'a> Root<'a> {
     /// Places entries below the directory `root`.
     pub(super) fn new(root: OwnedFd, xattr_lost: &'a XattrLost<'a>) -> Self {
-        Self { root, parent: None, late: BTreeMap::new(), xattr_lost }
+        let late = BTreeMap::from([(Name(Vec::new()), Late::unlisted())]);
+        Self { root, parent: None, late, xattr_lost }
     }
 
     /// Makes a file, has `write` fill it, and gives it its attributes.
@@ -157,8 +166,8 @@ impl<'a> Root<'a> {
         }
         let directory = self.open_directory(&name.0)?;
         self.own(&directory, &attributes)?;
-        let late = self.late.entry(name.clone()).or_insert(Late { mtime: None, xattrs: Vec::new() });
-        late.mtime = Some(attributes.mtime);
+        let late = self.late.entry(name.clone()).or_insert_with(Late::unlisted);
+        late.mtime = attributes.mtime;
         late.xattrs.extend(attributes.xattrs);
         Ok(())
     }
@@ -233,11 +242,8 @@ impl<'a> Root<'a> {
     fn finish_directory(&self, name: &Name, late: &Late) -> Placed {
         let directory = self.open_directory(&name.0)?;
         self.set_xattrs(&directory, &late.xattrs)?;
-        if let Some(mtime) = late.mtime {
-            let time = timespec(mtime);
-            futimens(&directory, &time, &time).map_err(failed("set the time"))?;
-        }
-        Ok(())
+        let time = timespec(late.mtime);
+        futimens(&directory, &time, &time).map_err(failed("set the time"))
     }
 
     /// Makes something that may not exist before; what is there under the name is removed first.
@@ -304,7 +310,7 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Directories that the archive leaves out: root's, 0755.
+    /// Directories that the archive leaves out: root's, mode 0755, time 0.
     fn make_parents(&mut self, path: &[u8]) -> Placed {
         let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).chain([path.len()]);
         for end in ends {
@@ -319,6 +325,7 @@ impl<'a> Root<'a> {
             let directory = self.open_directory(&name.0)?;
             fchown(&directory, Some(Uid::from_raw(0)), Some(Gid::from_raw(0))).map_err(failed("set the owner"))?;
             fchmod(&directory, Mode::from_bits_truncate(0o755)).map_err(failed("set the mode"))?;
+            self.late.insert(name, Late::unlisted());
         }
         Ok(())
     }
