@@ -31,7 +31,7 @@
 //!
 //! # Layers are not trusted
 //!
-//! No entry reaches anything outside of its layer ([`place`]), a header takes no more memory than [`archive`] allows,
+//! No entry reaches anything outside of its layer (`place`), a header takes no more memory than `archive` allows,
 //! and what is not understood refuses the layer. The size of a layer is not limited: the disk is.
 
 mod apply;
