@@ -67,8 +67,8 @@ pub enum Error {
     },
     /// A non-distributable layer that was left out of the copy.
     #[error(
-        "layer {digest} is non-distributable ({media_type}) and not in the image: it has to be fetched from its vendor \
-         (for example `skopeo copy --preserve-digests` does not include it); such an image cannot be unpacked"
+        "layer {digest} is non-distributable ({media_type}) and its blob is not in the image: its vendor alone serves \
+         it, and no repository can; use an image without such layers, or add the blob to the copy"
     )]
     ForeignLayer {
         /// The layer.
