@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(&global),
         Command::Config(command) => config::run(&global, &command),
         Command::Health => health::run(&global),
-        Command::Unpack(args) => match crate::unpack::main(&args) {
+        Command::Unpack(args) => match crate::unpack::main(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
         },

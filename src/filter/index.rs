@@ -3,7 +3,7 @@
 use super::eval::{Field, Selector, Test};
 
 /// The label that carries the chain ID of a layer. With the parent it is what containerd searches for after a Prepare
-/// that was answered with AlreadyExists (contract.md 1.6).
+/// that was answered with AlreadyExists.
 pub const TARGET_LABEL: &str = "containerd.io/snapshot.ref";
 
 /// A look-up that narrows a search; see [`super::Filters::index_keys`].

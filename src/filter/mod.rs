@@ -1,7 +1,7 @@
 //! The filter expressions of the `List` call: containerd's grammar, parsed once, evaluated on records.
 //!
 //! The reference is containerd 2.4.2, `pkg/filters` for the grammar and `core/snapshots/storage/bolt.go`
-//! (`adaptSnapshot`) for the fields; contract.md 1.6 sums it up. `tests/data/filters.json` holds what containerd's own
+//! (`adaptSnapshot`) for the fields. `tests/data/filters.json` holds what containerd's own
 //! code answers for some hundred expressions, and `tests/filter.rs` compares.
 //!
 //! ```text

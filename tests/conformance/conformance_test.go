@@ -80,7 +80,7 @@ func start(ctx context.Context, binary, root string) (snapshots.Snapshotter, fun
 	}
 	defer log.Close()
 	// The suite leaves its folder writable for all, which a daemon may refuse.
-	if err := os.Chmod(root, 0o711); err != nil {
+	if err := os.Chmod(root, 0o700); err != nil {
 		return nil, nil, err
 	}
 

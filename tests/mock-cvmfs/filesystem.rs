@@ -235,7 +235,7 @@ impl Filesystem for Mock {
         reply.ok();
     }
 
-    /// The real client says that names have no length at all (cvmfs.md 2, "Trap").
+    /// The real client says that names have no length at all.
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         self.serve(request, "statfs", self.path(inode), |_, _| {
             reply.statfs(1 << 20, 1 << 19, 1 << 19, 1 << 20, 1 << 19, 4096, 0, 4096);

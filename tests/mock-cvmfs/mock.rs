@@ -1,5 +1,5 @@
 //! A stand-in for a CernVM-FS client: it serves a directory with the layout of a repository, read-only, through FUSE,
-//! and lies as the real client does (cvmfs.md 1, 3 and 4). A control socket makes it fail in the ways the real one fails.
+//! and lies as the real client does. A control socket makes it fail in the ways the real one fails.
 //!
 //! ```text
 //! mock-cvmfs --backing DIR --mountpoint DIR --control SOCKET

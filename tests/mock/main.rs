@@ -1,4 +1,4 @@
-//! The stand-in for CernVM-FS shows what cvmfs.md records of the real client. Needs root and /dev/fuse.
+//! The stand-in for CernVM-FS shows what was measured on the real client, 2.11.5. Needs root and /dev/fuse.
 
 mod life;
 #[path = "../mock_support/mod.rs"]

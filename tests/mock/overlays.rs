@@ -1,4 +1,4 @@
-//! Overlays on it: cvmfs.md 2, "Trap", and 4.
+//! Overlays on it, as they behave on the real client.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +14,7 @@ use nix::sys::stat::{SFlag, makedev};
 use crate::mock_support::{Options, available};
 use crate::{Mounted, Site, errno, is_mounted, layer, lowers, names, node, overlay};
 
-/// cvmfs.md 2, "Trap (measured)".
+/// The real client reports `f_namelen` 0, and a read-only overlay takes the limit of its top-most layer.
 #[test]
 fn an_overlay_of_this_alone_finds_no_name() {
     if !available() {

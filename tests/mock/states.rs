@@ -1,4 +1,4 @@
-//! The states of cvmfs.md 3.
+//! The states of a repository, told apart as the daemon does.
 
 use std::fs::{self, File};
 use std::thread;

@@ -1,0 +1,137 @@
+//! Unpacking one layer: every entry of its archive placed below a directory, exactly as it is.
+//!
+//! Exactly means without translation: `.wh.` files are ordinary files here, as DUCC leaves them. Entries
+//! are applied in order, a later one replaces an earlier one of the same name, except that a directory over a directory
+//! keeps what is in it.
+
+use std::fs::File;
+use std::io::{self, BufRead, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+
+use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::{Gid, Uid};
+
+use super::archive::{Entry, Input, Kind, ReadError, TarReader};
+use super::blob::LayerStream;
+use super::error::{LayerError, quote};
+use super::place::{Attributes, Name, PlaceError, Root, XattrLost};
+
+impl Input for LayerStream<'_> {}
+impl Input for &mut LayerStream<'_> {}
+
+/// What can stop one entry.
+enum EntryError {
+    Place(PlaceError),
+    Read(ReadError),
+}
+
+impl From<PlaceError> for EntryError {
+    fn from(error: PlaceError) -> Self {
+        Self::Place(error)
+    }
+}
+
+impl From<ReadError> for EntryError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+fn refused<T>(why: impl Into<String>) -> Result<T, EntryError> {
+    Err(EntryError::Place(PlaceError::Refused(why.into())))
+}
+
+/// Unpacks the archive in `stream` into `root` and returns the number of entries. `xattr_lost` is told each extended
+/// attribute that the file system cannot hold.
+///
+/// # Errors
+///
+/// At the first entry that is malformed, refused, or cannot be placed.
+pub(super) fn apply<R: Input + BufRead>(
+    stream: R,
+    root: OwnedFd,
+    xattr_lost: &XattrLost<'_>,
+) -> Result<u64, LayerError> {
+    let mut reader = TarReader::new(stream);
+    let mut root = Root::new(root, xattr_lost);
+    let mut last = Vec::new();
+    let mut entries = 0;
+    loop {
+        let entry = match reader.next() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(error) => return Err(read_error(error, &last)),
+        };
+        apply_entry(&mut reader, &mut root, &entry).map_err(|error| match error {
+            EntryError::Read(error) => read_error(error, &entry.path),
+            EntryError::Place(error) => place_error(error, &entry.path),
+        })?;
+        last = entry.path;
+        entries += 1;
+    }
+    root.finish().map_err(|(path, error)| place_error(error, &path))?;
+    Ok(entries)
+}
+
+fn read_error(error: ReadError, after: &[u8]) -> LayerError {
+    match error {
+        ReadError::Io(error) => LayerError::Read(error),
+        ReadError::Malformed(why) => LayerError::Tar { after: quote(after), why },
+    }
+}
+
+fn place_error(error: PlaceError, entry: &[u8]) -> LayerError {
+    let entry = quote(entry);
+    match error {
+        PlaceError::Refused(why) => LayerError::Refused { entry, why },
+        PlaceError::System(action, source) => LayerError::Place { entry, action, source },
+    }
+}
+
+fn apply_entry<R: Input + BufRead>(
+    reader: &mut TarReader<R>,
+    root: &mut Root<'_>,
+    entry: &Entry,
+) -> Result<(), EntryError> {
+    let name = match Name::parse(&entry.path) {
+        Ok(name) => name,
+        Err(why) => return refused(why),
+    };
+    let attributes = attributes(entry)?;
+    match &entry.kind {
+        Kind::File { size } => root
+            .file(&name, &attributes, |mut file: &File| written(reader.content(*size, |piece| file.write_all(piece))?)),
+        Kind::Sparse { size, extents } => root.file(&name, &attributes, |mut file: &File| {
+            for extent in extents {
+                written(file.seek(SeekFrom::Start(extent.offset)).map(|_| ()))?;
+                written(reader.content(extent.length, |piece| file.write_all(piece))?)?;
+            }
+            written(file.set_len(*size))
+        }),
+        Kind::Directory => Ok(root.directory(&name, attributes)?),
+        Kind::Symlink(target) => Ok(root.symlink(&name, target, &attributes)?),
+        Kind::HardLink(target) => Ok(root.hard_link(&name, target, &attributes)?),
+        Kind::Char(major, minor) => Ok(root.node(&name, SFlag::S_IFCHR, (*major, *minor), &attributes)?),
+        Kind::Block(major, minor) => Ok(root.node(&name, SFlag::S_IFBLK, (*major, *minor), &attributes)?),
+        Kind::Fifo => Ok(root.node(&name, SFlag::S_IFIFO, (0, 0), &attributes)?),
+    }
+}
+
+fn written(result: io::Result<()>) -> Result<(), EntryError> {
+    result.map_err(|error| PlaceError::System("write the file", error).into())
+}
+
+fn attributes(entry: &Entry) -> Result<Attributes, EntryError> {
+    // The largest id means "leave it" to chown.
+    let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+    let (Some(uid), Some(gid)) = (id(entry.uid), id(entry.gid)) else {
+        return refused(format!("its owner {}:{} is not one that Linux has", entry.uid, entry.gid));
+    };
+    Ok(Attributes {
+        uid: Uid::from_raw(uid),
+        gid: Gid::from_raw(gid),
+        mode: Mode::from_bits_truncate(entry.mode),
+        mtime: entry.mtime,
+        xattrs: entry.xattrs.clone(),
+    })
+}

@@ -1,0 +1,463 @@
+//! The entries of a tar stream, with their extensions applied and checked.
+//!
+//! `tar-core` parses the headers; this module feeds it, keeps the content apart, and settles what the formats leave open
+//! the way that Go's `archive/tar` does, since that is what containerd applies layers with and what most layers were
+//! written by:
+//!
+//! * links, devices, fifos and directories have no content, whatever their size field says;
+//! * a PAX record with an empty value says nothing;
+//! * global PAX headers are ignored.
+//!
+//! A header is held in memory while it is parsed, so its size is limited: [`HEADER_LIMIT`].
+
+use std::io::{self, BufRead, Read};
+
+use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
+use tar_core::{EntryType, PaxExtensions};
+
+/// Most bytes of long names and PAX records for one entry. The kernel limits a path to 4 KiB and the xattrs of a file
+/// to 64 KiB for each value.
+pub(super) const HEADER_LIMIT: u32 = 1024 * 1024;
+/// The kernel's PATH_MAX without the final NUL.
+const PATH_LIMIT: u32 = 4095;
+
+/// A piece of a sparse file that has content.
+pub(super) struct Extent {
+    /// Where it begins in the file.
+    pub(super) offset: u64,
+    /// Its bytes.
+    pub(super) length: u64,
+}
+
+/// What an entry makes.
+pub(super) enum Kind {
+    /// A file of so many bytes.
+    File {
+        /// Bytes of content.
+        size: u64,
+    },
+    /// A file with holes.
+    Sparse {
+        /// Bytes of the file, holes included.
+        size: u64,
+        /// The pieces with content, in order.
+        extents: Vec<Extent>,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link with this target, which is not looked at.
+    Symlink(Vec<u8>),
+    /// Another name of an entry of this layer.
+    HardLink(Vec<u8>),
+    /// A character device.
+    Char(u32, u32),
+    /// A block device.
+    Block(u32, u32),
+    /// A named pipe.
+    Fifo,
+}
+
+/// A point in time: seconds and nanoseconds since 1970, the seconds possibly negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Time {
+    /// Whole seconds, rounded down.
+    pub(super) seconds: i64,
+    /// Nanoseconds after that.
+    pub(super) nanos: u32,
+}
+
+/// One entry of an archive.
+pub(super) struct Entry {
+    /// The name as in the archive.
+    pub(super) path: Vec<u8>,
+    /// What it is.
+    pub(super) kind: Kind,
+    /// Permission, set-id and sticky bits.
+    pub(super) mode: u32,
+    /// Owner.
+    pub(super) uid: u64,
+    /// Group.
+    pub(super) gid: u64,
+    /// Modification time.
+    pub(super) mtime: Time,
+    /// Extended attributes, full names.
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Why the next entry could not be read.
+pub(super) enum ReadError {
+    /// The stream itself failed.
+    Io(io::Error),
+    /// The archive is malformed.
+    Malformed(String),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn malformed<T>(why: impl std::fmt::Display) -> Result<T, ReadError> {
+    Err(ReadError::Malformed(why.to_string()))
+}
+
+/// A stream in which bytes can be passed over.
+pub(super) trait Input: Read + Sized {
+    /// Passes over `n` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if there are fewer, where that is noticed.
+    fn skip(&mut self, n: u64) -> io::Result<()> {
+        let skipped = io::copy(&mut self.by_ref().take(n), &mut io::sink())?;
+        if skipped < n { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+}
+
+/// Reads the entries of an archive one after the other. The content of an entry is read between two calls of
+/// [`TarReader::next`]; what is left of it is passed over.
+pub(super) struct TarReader<R> {
+    input: R,
+    parser: Parser,
+    /// Bytes that were read for a header and turned out to be content (at most one block).
+    ahead: Vec<u8>,
+    /// Content of the current entry not read yet.
+    content: u64,
+    /// Bytes between that content and the next header.
+    padding: u64,
+    /// Bytes taken from `input`.
+    position: u64,
+}
+
+impl<R: Input> TarReader<R> {
+    /// Reads the archive that begins where `input` stands.
+    pub(super) fn new(input: R) -> Self {
+        let limits = Limits { max_metadata_size: HEADER_LIMIT, max_path_len: Some(PATH_LIMIT), ..Limits::default() };
+        let mut parser = Parser::new(limits);
+        // Times before 1970 are errors to the parser. `check_pax` does what this switches off.
+        parser.set_ignore_pax_errors(true);
+        Self { input, parser, ahead: Vec::new(), content: 0, padding: 0, position: 0 }
+    }
+
+    /// The stream; at the end of the archive it stands behind the end marker.
+    pub(super) fn into_inner(self) -> R {
+        self.input
+    }
+
+    /// Where the content of the current entry begins in the stream. Only right before any of it is read.
+    pub(super) fn content_position(&self) -> u64 {
+        self.position - self.ahead.len() as u64
+    }
+
+    /// The next entry, `None` at the end of the archive.
+    pub(super) fn next(&mut self) -> Result<Option<Entry>, ReadError> {
+        self.pass_over(self.content + self.padding)?;
+        (self.content, self.padding) = (0, 0);
+        let mut header = std::mem::take(&mut self.ahead);
+        loop {
+            let (consumed, entry, sparse) = match self.parser.parse(&header) {
+                Ok(ParseEvent::NeedData { min_bytes }) => {
+                    if !self.read_more(&mut header, min_bytes)? {
+                        // Go and GNU tar take a missing or a single zero block at the end for an end.
+                        return if header.iter().all(|b| *b == 0) {
+                            Ok(None)
+                        } else {
+                            malformed("it ends in the middle of a header")
+                        };
+                    }
+                    continue;
+                }
+                Ok(ParseEvent::GlobalExtensions { consumed, .. }) => {
+                    header.drain(..consumed);
+                    continue;
+                }
+                Ok(ParseEvent::End { .. }) => return Ok(None),
+                Ok(ParseEvent::Entry { consumed, entry }) => (consumed, entry, None),
+                Ok(ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size }) => {
+                    let extents =
+                        sparse_map.iter().map(|e| Extent { offset: e.offset, length: e.length }).collect::<Vec<_>>();
+                    (consumed, entry, Some((extents, real_size)))
+                }
+                Err(error) => return malformed(error),
+            };
+            let (entry, content) = convert(&entry, sparse)?;
+            self.content = content;
+            self.padding = content.wrapping_neg() % 512;
+            self.ahead = header.split_off(consumed);
+            return Ok(Some(entry));
+        }
+    }
+
+    /// Fills `header` up to `want` bytes; false if the stream ends before.
+    fn read_more(&mut self, header: &mut Vec<u8>, want: usize) -> io::Result<bool> {
+        let missing = want.saturating_sub(header.len()) as u64;
+        let n = self.input.by_ref().take(missing).read_to_end(header)? as u64;
+        self.position += n;
+        Ok(n == missing)
+    }
+
+    fn pass_over(&mut self, n: u64) -> Result<(), ReadError> {
+        let ahead = usize::try_from(n).map_or(self.ahead.len(), |n| n.min(self.ahead.len()));
+        self.ahead.drain(..ahead);
+        let n = n - ahead as u64;
+        if n > 0 {
+            self.input.skip(n).or_else(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => malformed("it ends in the middle of a file"),
+                _ => Err(error.into()),
+            })?;
+            self.position += n;
+        }
+        Ok(())
+    }
+}
+
+impl<R: Input + BufRead> TarReader<R> {
+    /// Gives the next `length` bytes of the current entry's content to `write`, piece by piece. An error of `write` is
+    /// handed through as the inner result.
+    pub(super) fn content(
+        &mut self,
+        mut length: u64,
+        mut write: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<io::Result<()>, ReadError> {
+        debug_assert!(length <= self.content);
+        self.content -= length;
+        let ahead = usize::try_from(length).map_or(self.ahead.len(), |n| n.min(self.ahead.len()));
+        if ahead > 0 {
+            let piece: Vec<u8> = self.ahead.drain(..ahead).collect();
+            length -= ahead as u64;
+            if let Err(error) = write(&piece) {
+                return Ok(Err(error));
+            }
+        }
+        while length > 0 {
+            let piece = self.input.fill_buf()?;
+            if piece.is_empty() {
+                return malformed("it ends in the middle of a file");
+            }
+            let n = usize::try_from(length).map_or(piece.len(), |length| length.min(piece.len()));
+            let written = write(&piece[..n]);
+            self.input.consume(n);
+            self.position += n as u64;
+            length -= n as u64;
+            if let Err(error) = written {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Our form of an entry, and the number of bytes of content that follow it in the stream.
+fn convert(entry: &ParsedEntry<'_>, sparse: Option<(Vec<Extent>, u64)>) -> Result<(Entry, u64), ReadError> {
+    let mut mtime = Time { seconds: entry.mtime.cast_signed(), nanos: 0 };
+    if let Some(pax) = entry.pax {
+        let found = check_pax(pax)?;
+        mtime = found.mtime.unwrap_or(mtime);
+        if found.sparse_1 && found.size {
+            return malformed("a sparse file of PAX version 1.0 with a PAX size is not supported");
+        }
+    }
+    let target = || entry.link_target.as_ref().map(|target| target.to_vec()).unwrap_or_default();
+    let device = || (entry.dev_major.unwrap_or(0), entry.dev_minor.unwrap_or(0));
+    let kind = match entry.entry_type {
+        // The byte 0 is from before there were directories: they are files whose name ends with a slash.
+        EntryType::Regular if entry.header.as_ustar().typeflag[0] == 0 && entry.path.ends_with(b"/") => Kind::Directory,
+        EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => match sparse {
+            None => Kind::File { size: entry.size },
+            Some((extents, size)) => {
+                check_extents(&extents, size, entry.size)?;
+                Kind::Sparse { size, extents }
+            }
+        },
+        EntryType::Directory => Kind::Directory,
+        EntryType::Symlink => Kind::Symlink(target()),
+        EntryType::Link => Kind::HardLink(target()),
+        EntryType::Char => Kind::Char(device().0, device().1),
+        EntryType::Block => Kind::Block(device().0, device().1),
+        EntryType::Fifo => Kind::Fifo,
+        other => {
+            return malformed(format_args!(
+                "entry {} has the type {:?}, which layers do not have",
+                super::error::quote(&entry.path),
+                char::from(other.to_byte())
+            ));
+        }
+    };
+    let content = match kind {
+        Kind::File { .. } | Kind::Sparse { .. } => entry.size,
+        _ => 0,
+    };
+    if content.checked_add(512).is_none() {
+        return malformed("an entry has an impossible size");
+    }
+    let entry = Entry {
+        path: entry.path.to_vec(),
+        kind,
+        mode: entry.mode & 0o7777,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime,
+        xattrs: entry.xattrs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+    };
+    Ok((entry, content))
+}
+
+/// The pieces of a sparse file lie in order within it and are what the archive holds for it.
+fn check_extents(extents: &[Extent], size: u64, content: u64) -> Result<(), ReadError> {
+    let mut end = 0;
+    let mut sum = 0;
+    for extent in extents {
+        if extent.offset < end || extent.length > size || extent.offset > size - extent.length {
+            return malformed("the pieces of a sparse file overlap or lie outside of it");
+        }
+        end = extent.offset + extent.length;
+        sum += extent.length;
+    }
+    if sum == content { Ok(()) } else { malformed("a sparse file has another size than its pieces") }
+}
+
+/// What `check_pax` finds besides what the parser gives.
+struct Pax {
+    mtime: Option<Time>,
+    size: bool,
+    sparse_1: bool,
+}
+
+/// Checks that every record is well-formed, which the parser does not tell, and every number a number.
+fn check_pax(pax: &[u8]) -> Result<Pax, ReadError> {
+    let mut found = Pax { mtime: None, size: false, sparse_1: false };
+    let mut length = 0;
+    for record in PaxExtensions::new(pax) {
+        let Ok(record) = record else { return malformed("a PAX record is malformed") };
+        let (key, value) = (record.key_bytes(), record.value_bytes());
+        length += record_length(key.len() + value.len());
+        if value.is_empty() {
+            continue;
+        }
+        let number = || std::str::from_utf8(value).ok().filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+        let valid = match key {
+            b"mtime" => {
+                found.mtime = parse_time(value);
+                found.mtime.is_some()
+            }
+            b"uid"
+            | b"gid"
+            | b"GNU.sparse.realsize"
+            | b"GNU.sparse.offset"
+            | b"GNU.sparse.numbytes"
+            | b"GNU.sparse.numblocks"
+            | b"GNU.sparse.minor" => number().is_some_and(|v| v.parse::<u64>().is_ok()),
+            b"size" | b"GNU.sparse.size" => {
+                found.size |= key == b"size";
+                number().is_some_and(|v| v.parse::<u64>().is_ok())
+            }
+            b"GNU.sparse.major" => {
+                found.sparse_1 = value == b"1";
+                number().is_some_and(|v| v.parse::<u64>().is_ok())
+            }
+            // A NUL would cut the name short in every system call.
+            b"path" | b"linkpath" | b"GNU.sparse.name" => !value.contains(&0),
+            _ => true,
+        };
+        if !valid {
+            return malformed(format_args!(
+                "the PAX record {} has the invalid value {}",
+                super::error::quote(key),
+                super::error::quote(&value[..value.len().min(256)])
+            ));
+        }
+    }
+    if length == pax.len() { Ok(found) } else { malformed("a PAX record is malformed") }
+}
+
+/// Bytes of a record whose key and value have `n` bytes: "<length> <key>=<value>\n", the length counting itself.
+fn record_length(n: usize) -> usize {
+    let rest = n + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    length
+}
+
+/// A PAX time: decimal seconds with an optional fraction, possibly negative.
+fn parse_time(value: &[u8]) -> Option<Time> {
+    let value = std::str::from_utf8(value).ok()?;
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let seconds: i64 = whole.parse().ok()?;
+    // Digits beyond nanoseconds are cut off, as Go does.
+    let nanos: u32 = format!("{:0<9}", &fraction[..fraction.len().min(9)]).parse().ok()?;
+    if nanos > 0 && whole.starts_with('-') {
+        Some(Time { seconds: seconds.checked_sub(1)?, nanos: 1_000_000_000 - nanos })
+    } else {
+        Some(Time { seconds, nanos })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        let time = |seconds, nanos| Some(Time { seconds, nanos });
+        for (text, expected) in [
+            ("0", time(0, 0)),
+            ("1700000000", time(1_700_000_000, 0)),
+            ("1700000000.5", time(1_700_000_000, 500_000_000)),
+            ("1.1234567899", time(1, 123_456_789)),
+            ("1.", time(1, 0)),
+            ("-1", time(-1, 0)),
+            ("-1.25", time(-2, 750_000_000)),
+            ("-0.25", time(-1, 750_000_000)),
+            ("-9223372036854775808.5", None),
+            ("", None),
+            (".5", None),
+            ("1.-5", None),
+            ("1e3", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(parse_time(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn record_lengths_count_themselves() {
+        for (key_and_value, length) in [(2, 6), (5, 9 + 1 - 1), (6, 11), (94, 99), (95, 101), (993, 1000 - 1 + 1)] {
+            let record = record_length(key_and_value);
+            assert_eq!(record, key_and_value + 3 + record.to_string().len(), "{key_and_value}");
+            assert!(record.abs_diff(length) <= 1);
+        }
+    }
+
+    #[test]
+    fn malformed_pax_records_are_not_passed_over() {
+        let good = b"12 path=abc\n".to_vec();
+        assert!(check_pax(&good).is_ok());
+        for bad in [&b"12 path=abc\nx"[..], b"x2 path=abc\n", b"99 path=abc\n", b"0012 path=ab\n", b"12 path=a\0c\n"] {
+            assert!(check_pax(bad).is_err(), "{}", bad.escape_ascii());
+        }
+        for bad in ["11 size=-1\n", "10 uid=+1\n", "12 mtime=xy\n", "12 gid=0x10\n"] {
+            assert!(check_pax(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn extents_lie_within_the_file() {
+        let extents = |list: &[(u64, u64)]| list.iter().map(|&(offset, length)| Extent { offset, length }).collect();
+        let check = |list: &[(u64, u64)], size, content| {
+            let list: Vec<Extent> = extents(list);
+            check_extents(&list, size, content).is_ok()
+        };
+        assert!(check(&[], 100, 0));
+        assert!(check(&[(0, 10), (50, 50)], 100, 60));
+        assert!(!check(&[(0, 10), (50, 51)], 100, 61));
+        assert!(!check(&[(50, 10), (0, 10)], 100, 20));
+        assert!(!check(&[(0, 10)], 100, 11));
+        assert!(!check(&[(u64::MAX, 2)], u64::MAX, 2));
+    }
+}

@@ -1,0 +1,338 @@
+//! The directory that layers are published in: staging, locks, and the rename that makes a layer appear.
+//!
+//! `mod.rs` says what the rules are.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::unistd::syncfs;
+
+use super::blob::Hashes;
+use super::error::{Error, LayerError};
+use super::image::Layer;
+use super::place::open_root;
+use crate::digest::Digest;
+
+/// Below `.layers`; its name has not two letters, so that it is no place of layers.
+const STAGING: &str = ".tmp";
+const LOCK_SUFFIX: &str = ".lock";
+
+/// A directory that holds, or will hold, `.layers`.
+pub(super) struct Target {
+    layers: PathBuf,
+    staging: PathBuf,
+}
+
+/// What is where a layer belongs.
+pub(super) enum Presence {
+    /// Nothing.
+    Absent,
+    /// The layer, and the diff ID that its `layers.json` gives, if it gives one.
+    Present(Option<Digest>),
+}
+
+/// For `map_err`.
+fn target_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Target { action, path, source }
+}
+
+fn stage_error<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> LayerError {
+    let path = path.to_owned();
+    move |source| LayerError::Stage { action, path, source: source.into() }
+}
+
+impl Target {
+    /// Opens `directory`, makes it and what is needed in it, and removes what crashed runs left over.
+    pub(super) fn open(directory: &Path) -> Result<Self, Error> {
+        let layers = directory.join(".layers");
+        let staging = layers.join(STAGING);
+        fs::create_dir_all(directory).map_err(target_error("create", directory))?;
+        make_directory(&layers, 0o755).map_err(target_error("create", &layers))?;
+        // Half a layer has set-id programs, too.
+        make_directory(&staging, 0o700).map_err(target_error("create", &staging))?;
+        sync_directory(directory).map_err(target_error("sync", directory))?;
+        let target = Self { layers, staging };
+        target.clean().map_err(target_error("remove what an earlier run left in", &target.staging))?;
+        Ok(target)
+    }
+
+    /// A file without a name, on the file system of the target.
+    pub(super) fn spool(&self) -> Result<File, Error> {
+        let path = self.staging.join(format!("spool.{}", unique()));
+        let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).to_owned();
+        let file = options.open(&path).map_err(target_error("create", &path))?;
+        fs::remove_file(&path).map_err(target_error("unlink", &path))?;
+        Ok(file)
+    }
+
+    fn place(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.layers.join(&hex[..2]).join(hex)
+    }
+
+    /// Whether a layer is there already.
+    pub(super) fn presence(&self, digest: &Digest) -> Result<Presence, Error> {
+        let place = self.place(digest);
+        let layerfs = place.join("layerfs");
+        match fs::symlink_metadata(&layerfs) {
+            Ok(meta) if meta.is_dir() => Ok(Presence::Present(recorded_diff_id(&place))),
+            Ok(_) => Err(Error::Obstacle { path: place }),
+            Err(error) if error.kind() == ErrorKind::NotFound => match fs::symlink_metadata(&place) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(Presence::Absent),
+                Ok(_) => Err(Error::Obstacle { path: place }),
+                Err(error) => Err(target_error("look at", &place)(error)),
+            },
+            Err(error) => Err(target_error("look at", &layerfs)(error)),
+        }
+    }
+
+    /// Starts a layer: an empty staging directory that no other run touches.
+    pub(super) fn stage(&self, layer: &Layer) -> Result<Stage, LayerError> {
+        loop {
+            let name = format!("{}.{}", layer.digest.hex(), unique());
+            let path = self.staging.join(&name);
+            let lock_path = self.staging.join(name + LOCK_SUFFIX);
+            // The lock is there before the directory and goes after it.
+            let options = OpenOptions::new().write(true).create_new(true).mode(0o600).to_owned();
+            let file = options.open(&lock_path).map_err(stage_error("create", &lock_path))?;
+            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                // Another run takes it for a left-over just now, and removes it.
+                Err((_, Errno::EWOULDBLOCK)) => continue,
+                Err((_, error)) => {
+                    let _ = fs::remove_file(&lock_path);
+                    return Err(stage_error("lock", &lock_path)(error));
+                }
+            };
+            if lock.metadata().map_err(stage_error("look at", &lock_path))?.nlink() == 0 {
+                continue;
+            }
+            let stage = Stage { path, lock_path, _lock: lock };
+            stage.build().map_err(stage_error("create", &stage.path))?;
+            return Ok(stage);
+        }
+    }
+
+    /// Makes a staged layer appear. False if another run was faster.
+    pub(super) fn publish(&self, stage: &Stage, layer: &Layer, hashes: &Hashes) -> Result<bool, LayerError> {
+        let metadata = stage.path.join(".metadata");
+        let json = metadata.join("layers.json");
+        make_directory(&metadata, 0o755).map_err(stage_error("create", &metadata))?;
+        fs::write(&json, layers_json(layer, hashes)).map_err(stage_error("write", &json))?;
+        fs::set_permissions(&json, Permissions::from_mode(0o644)).map_err(stage_error("set the mode of", &json))?;
+        let opened = File::open(&stage.path).map_err(stage_error("open", &stage.path))?;
+        // Everything of the layer is on disk before its name is.
+        syncfs(&opened).map_err(stage_error("sync", &stage.path))?;
+        let place = self.place(&layer.digest);
+        let parent = self.layers.join(&layer.digest.hex()[..2]);
+        make_directory(&parent, 0o755).map_err(stage_error("create", &parent))?;
+        let renamed = match renameat2(AT_FDCWD, &stage.path, AT_FDCWD, &place, RenameFlags::RENAME_NOREPLACE) {
+            // NFS has no such flag. A plain rename replaces a directory only if it is empty, so that no layer is lost.
+            Err(Errno::EINVAL | Errno::ENOSYS) => fs::rename(&stage.path, &place),
+            result => result.map_err(io::Error::from),
+        };
+        match renamed {
+            Ok(()) => {
+                sync_directory(&parent).map_err(stage_error("sync", &parent))?;
+                sync_directory(&self.layers).map_err(stage_error("sync", &self.layers))?;
+                Ok(true)
+            }
+            Err(error)
+                if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty)
+                    && place.join("layerfs").is_dir() =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(stage_error("move the finished layer to", &place)(error)),
+        }
+    }
+
+    /// Removes staging directories that no living run holds.
+    fn clean(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.staging)? {
+            let entry = entry?;
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(stem) = name.strip_suffix(LOCK_SUFFIX) {
+                let file = match OpenOptions::new().write(true).open(&path) {
+                    Ok(file) => file,
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                };
+                match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                    Ok(_lock) => {
+                        gone(fs::remove_dir_all(self.staging.join(stem)))?;
+                        gone(fs::remove_file(&path))?;
+                    }
+                    Err((_, Errno::EWOULDBLOCK)) => {}
+                    Err((_, error)) => return Err(error.into()),
+                }
+            } else if entry.file_type()?.is_dir() && !self.staging.join(name + LOCK_SUFFIX).exists() {
+                // The lock comes first and goes last: a directory without one belongs to nobody.
+                gone(fs::remove_dir_all(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Somebody else has removed it: fine.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// A layer in the making; removed when dropped, unless it was published.
+pub(super) struct Stage {
+    path: PathBuf,
+    lock_path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Stage {
+    fn build(&self) -> io::Result<()> {
+        make_directory(&self.path, 0o755)?;
+        // A default ACL of the target would be inherited by every file of the layer.
+        match xattr::remove(&self.path, "system.posix_acl_default") {
+            Err(error) if !matches!(error.raw_os_error(), Some(nix::libc::ENODATA | nix::libc::EOPNOTSUPP)) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        make_directory(&self.path.join("layerfs"), 0o755)
+    }
+
+    /// The directory that the layer's entries go to.
+    pub(super) fn layerfs(&self) -> Result<OwnedFd, LayerError> {
+        let path = self.path.join("layerfs");
+        open_root(&path).map_err(stage_error("open", &path))
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // What cannot be removed now the next run removes.
+        let _ = gone(fs::remove_dir_all(&self.path));
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// Makes a directory with exactly this mode, whatever the umask and the parent's set-group-id bit; one that is there
+/// is left as it is.
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {
+            std::os::unix::fs::lchown(path, Some(0), Some(0))?;
+            fs::set_permissions(path, Permissions::from_mode(mode))
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// A name that no other staging directory has.
+fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    format!("{}-{nanos:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// `layers.json` as DUCC writes it.
+fn layers_json(layer: &Layer, hashes: &Hashes) -> String {
+    let created = humantime_serde::re::humantime::format_rfc3339_seconds(SystemTime::now());
+    let list = serde_json::json!([{
+        "id": hashes.diff_id.hex(),
+        "compressed-diff-digest": layer.digest.to_string(),
+        "diff-digest": hashes.diff_id.to_string(),
+        "diff-size": hashes.size,
+        "created": created.to_string(),
+    }]);
+    format!("{list}\n")
+}
+
+/// The diff ID in the `layers.json` of a published layer; `None` if there is none, or none that makes sense.
+fn recorded_diff_id(place: &Path) -> Option<Digest> {
+    let content = fs::read(place.join(".metadata/layers.json")).ok()?;
+    let list: serde_json::Value = serde_json::from_slice(&content).ok()?;
+    list.get(0)?.get("diff-digest")?.as_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer() -> Layer {
+        let digest = |n| Digest::from_bytes([n; 32]);
+        Layer { digest: digest(1), diff_id: digest(2), size: 3 }
+    }
+
+    fn hashes() -> Hashes {
+        Hashes { blob: layer().digest, diff_id: layer().diff_id, size: 1024 }
+    }
+
+    fn entries(path: &Path) -> Vec<String> {
+        fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_first_to_publish_wins() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let target = Target::open(directory.path()).unwrap();
+        assert!(matches!(target.presence(&layer().digest), Ok(Presence::Absent)));
+        let (first, second) = (target.stage(&layer()).unwrap(), target.stage(&layer()).unwrap());
+        assert!(target.publish(&first, &layer(), &hashes()).unwrap());
+        assert!(!target.publish(&second, &layer(), &hashes()).unwrap());
+        drop((first, second));
+        assert_eq!(entries(&target.staging), [""; 0]);
+        let Ok(Presence::Present(diff_id)) = target.presence(&layer().digest) else { panic!("not there") };
+        assert_eq!(diff_id, Some(layer().diff_id));
+    }
+
+    #[test]
+    fn only_what_nobody_holds_is_cleaned() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let target = Target::open(directory.path()).unwrap();
+        let held = target.stage(&layer()).unwrap();
+        fs::create_dir_all(target.staging.join("dead/layerfs/x")).unwrap();
+        fs::write(target.staging.join("dead.lock"), "").unwrap();
+        fs::create_dir(target.staging.join("orphan")).unwrap();
+        Target::open(directory.path()).unwrap();
+        let mut left = entries(&target.staging);
+        left.sort();
+        let name = held.path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(left, [name.to_owned(), format!("{name}.lock")]);
+    }
+
+    #[test]
+    fn something_else_in_the_layers_place_is_an_error() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let target = Target::open(directory.path()).unwrap();
+        fs::create_dir_all(target.place(&layer().digest).join("junk")).unwrap();
+        assert!(matches!(target.presence(&layer().digest), Err(Error::Obstacle { .. })));
+        let stage = target.stage(&layer()).unwrap();
+        assert!(target.publish(&stage, &layer(), &hashes()).is_err());
+    }
+}
