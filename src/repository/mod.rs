@@ -105,6 +105,12 @@ impl Repository {
         Ok(Self { name, path, kind, verify, limits, worker, state, identities: Arc::default() })
     }
 
+    /// Whether it is what such a configuration asks for.
+    pub fn is(&self, name: &str, path: &Path, kind: Kind, verify: Verify, limits: Limits) -> bool {
+        (self.name.as_str(), self.path.as_path(), self.kind, self.verify, self.limits)
+            == (name, path, kind, verify, limits)
+    }
+
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.name

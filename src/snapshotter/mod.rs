@@ -43,6 +43,16 @@ impl Snapshotter {
         Self { store, tree, sites: RwLock::new(Arc::new(sites)), marker_limit, in_flight: Mutex::default() }
     }
 
+    /// The repositories in use.
+    pub fn sites(&self) -> Arc<Sites> {
+        self.sites.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Uses other repositories from now on. Snapshots whose layers have moved with them are found again by digest.
+    pub fn set_sites(&self, sites: Sites) {
+        *self.sites.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sites);
+    }
+
     /// The snapshot of a key or name.
     pub fn stat(&self, name: &str) -> Result<Snapshot, Error> {
         Ok(self.store.read()?.get(name)?)
