@@ -70,19 +70,21 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
     let store = Store::open(&config.root)?;
     let tree = Tree::open(&config.root)?;
     let sites = Sites::new(repositories(config, None)?);
-    let listener = match server::inherited()? {
-        Some(listener) => listener,
-        None => server::listen(&config.address)?,
+    let (listener, address) = match server::inherited()? {
+        Some(listener) => {
+            let address = listener.local_addr()?.as_pathname().unwrap_or(&config.address).to_owned();
+            (listener, address)
+        }
+        None => (server::listen(&config.address)?, config.address.clone()),
     };
-    let address = listener.local_addr()?;
     sites.probe_all();
     let snapshotter = Arc::new(Snapshotter::new(store, tree, sites, config.timeouts.markers));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let stop = stop_signal()?;
         let mut hangup = signal(SignalKind::hangup())?;
-        tracing::info!(address = %address.as_pathname().unwrap_or(&config.address).display(), "serving");
-        let serving = server::serve(listener, snapshotter.clone(), stop);
+        tracing::info!(address = %address.display(), "serving");
+        let serving = server::serve(listener, &address, snapshotter.clone(), stop);
         tokio::pin!(serving);
         loop {
             tokio::select! {

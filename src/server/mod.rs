@@ -45,12 +45,14 @@ pub enum Error {
 }
 
 /// Serves until `stop` completes, and then until the requests that are running have ended, within a limit.
+///
+/// `address`: the path of the listener, at which the daemon asks itself whether it works.
 pub async fn serve(
     listener: UnixListener,
+    address: &Path,
     snapshotter: Arc<Snapshotter>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let address = listener.local_addr()?.as_pathname().map(Path::to_owned);
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let (mut reporter, health_service) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::Serving).await;
@@ -69,14 +71,12 @@ pub async fn serve(
     let serving = server.serve_with_incoming_shutdown(incoming::Incoming::new(listener), stop);
     tokio::pin!(serving);
     let life = async {
-        if let Some(address) = &address {
-            // Ready is what answers; a client that connected before is answered as well.
-            if let Err(why) = health(address).await {
-                tracing::warn!(why, "the daemon does not answer itself");
-            }
+        // Ready is what answers; a client that connected before is answered as well.
+        if let Err(why) = health(address).await {
+            tracing::warn!(why, "the daemon does not answer itself");
         }
         systemd::ready();
-        systemd::watchdog(address.as_deref(), &snapshotter).await;
+        systemd::watchdog(address, &snapshotter).await;
         std::future::pending::<()>().await;
     };
     tokio::select! {

@@ -35,9 +35,9 @@ pub(super) fn stopping() {
 
 /// Says that the daemon is alive, as long as it is: a request over the socket is answered, and the store can be read.
 ///
-/// systemd restarts it when it hears nothing within the time of `WatchdogSec=`. Returns only if it does not listen.
-pub(super) async fn watchdog(address: Option<&Path>, snapshotter: &Arc<Snapshotter>) {
-    let (Some(limit), Some(address)) = (sd_notify::watchdog_enabled(), address) else { return };
+/// systemd restarts it when it hears nothing within the time of `WatchdogSec=`. Returns only if it does not want to.
+pub(super) async fn watchdog(address: &Path, snapshotter: &Arc<Snapshotter>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let interval = limit / 2;
     let mut ticks = tokio::time::interval(interval);
     loop {
