@@ -226,11 +226,10 @@ impl Snapshotter {
         // Before it is stored: a snapshot that cannot be mounted does not come to be.
         let kind = if is_active { Kind::Active } else { Kind::View };
         let mount = self.mount_of(id, key, kind, &resolved.layers)?;
-        match self.store.create(New { id, key, parent, labels, what })? {
-            Created::New(_) => in_flight.keep(),
-            Created::Held(held) => return Err(Error::Held(held.name)),
+        match in_flight.store(New { id, key, parent, labels, what })? {
+            Created::New(_) => Ok(mount),
+            Created::Held(held) => Err(Error::Held(held.name)),
         }
-        Ok(mount)
     }
 
     fn mount(&self, snapshot: &Snapshot, layers: &[stack::Layer]) -> Result<Mount, Error> {
@@ -278,9 +277,16 @@ impl<'a> InFlight<'a> {
         self.id
     }
 
-    /// The store knows the snapshot.
-    fn keep(&self) {
-        self.keep.set(true);
+    /// Stores the snapshot, whose directory is kept from then on.
+    fn store(&self, new: New<'_>) -> Result<Created, Error> {
+        let result = self.snapshotter.store.create(new);
+        let keep = match &result {
+            Ok(created) => matches!(created, Created::New(_)),
+            // It may be stored all the same. If it is not, clean-up takes the directory.
+            Err(error) => error.is_uncertain(),
+        };
+        self.keep.set(keep);
+        Ok(result?)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::key;
 use crate::label::{self, Labels};
 use crate::repository::{Present, Question, Verify};
 use crate::stack;
-use crate::store::{Created, New, Snapshot, StoredPlan, What};
+use crate::store::{New, Snapshot, StoredPlan, What};
 
 /// The question whether the result of extracting a layer is there already.
 pub(super) struct Request<'a> {
@@ -182,11 +182,8 @@ impl Snapshotter {
             labels: request.labels.clone(),
             what: What::Remote { layer, target: &target, plan: &stored },
         };
-        match self.store.create(new)? {
-            Created::New(_) => in_flight.keep(),
-            // Somebody else was faster; our directory goes.
-            Created::Held(_) => {}
-        }
+        // If somebody else was faster our directory goes, and the result is the same.
+        in_flight.store(new)?;
         Ok(Ok(()))
     }
 
