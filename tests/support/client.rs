@@ -83,12 +83,12 @@ impl Client {
             key: key.into(),
             labels: labels.clone(),
         };
-        Ok(self.run(self.client.clone().commit(request))?.into_inner())
+        self.run(self.client.clone().commit(request)).map(drop)
     }
 
     pub fn remove(&self, key: &str) -> Result<(), Status> {
         let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.into(), key: key.into() };
-        Ok(self.run(self.client.clone().remove(request))?.into_inner())
+        self.run(self.client.clone().remove(request)).map(drop)
     }
 
     pub fn stat(&self, key: &str) -> Result<Info, Status> {
@@ -152,7 +152,7 @@ impl Client {
 
     pub fn cleanup(&self) -> Result<(), Status> {
         let request = CleanupRequest { snapshotter: SNAPSHOTTER.into() };
-        Ok(self.run(self.client.clone().cleanup(request))?.into_inner())
+        self.run(self.client.clone().cleanup(request)).map(drop)
     }
 
     /// Makes an empty committed snapshot.

@@ -70,23 +70,30 @@ impl Layer {
         fs::write(path, record.to_string()).unwrap();
     }
 
-    /// Extracts it as containerd does: deletions become whiteouts.
+    /// Extracts it as containerd does: deletions become whiteouts, or opaque directories where the layer has the name.
     pub fn extract(&self, upper: &Path) {
-        for (path, text) in &self.files {
+        for (path, text) in self.files.iter().filter(|(path, _)| marker(path).is_none()) {
             let place = upper.join(path);
             fs::create_dir_all(if path.ends_with('/') { &place } else { place.parent().unwrap() }).unwrap();
-            let name = place.file_name().unwrap().to_str().unwrap();
-            match name.strip_prefix(".wh.") {
-                _ if path.ends_with('/') => {}
-                Some(".wh..opq") => {
-                    xattr::set(place.parent().unwrap(), "trusted.overlay.opaque", b"y").unwrap();
-                }
-                Some(deleted) => mknod(&place.with_file_name(deleted), SFlag::S_IFCHR, Mode::empty(), 0).unwrap(),
-                None => {
-                    fs::write(&place, text).unwrap();
-                    fs::set_permissions(&place, PermissionsExt::from_mode(0o644)).unwrap();
-                }
+            if !path.ends_with('/') {
+                fs::write(&place, text).unwrap();
+                fs::set_permissions(&place, PermissionsExt::from_mode(0o644)).unwrap();
+            }
+        }
+        for (path, deleted) in self.files.iter().filter_map(|(path, _)| Some((path, marker(path)?))) {
+            let directory = upper.join(path).parent().unwrap().to_owned();
+            fs::create_dir_all(&directory).unwrap();
+            let place = if deleted == ".wh..opq" { directory } else { directory.join(deleted) };
+            if place.is_dir() {
+                xattr::set(place, "trusted.overlay.opaque", b"y").unwrap();
+            } else if !place.exists() {
+                mknod(&place, SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
             }
         }
     }
+}
+
+/// The name that a whiteout file deletes.
+fn marker(path: &str) -> Option<&str> {
+    path.rsplit('/').next().unwrap().strip_prefix(".wh.")
 }

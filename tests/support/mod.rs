@@ -2,6 +2,7 @@
 //! talks as containerd does, repositories written by hand, and mounts.
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "every test program uses another part of it")]
+#![allow(clippy::result_large_err, reason = "the type is tonic's")]
 
 mod client;
 mod daemon;
