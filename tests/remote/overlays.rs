@@ -173,11 +173,11 @@ on_both! {
 #[test]
 fn catalogs_below_the_root_are_hidden() {
     let Some(mut site) = Site::new(Kind::Cvmfs) else { return };
-    let layer =
-        Layer::new("l", &[("a/f", ""), ("b/f", ""), ("c/f", ""), ("d/f", ""), ("e/f", ""), ("g/f", ""), ("h/f", "")]);
+    // The mock puts catalogs into d and e.
+    let layer = Layer::new("l", &[("c/f", ""), ("d/f", ""), ("e/f", "")]);
     layer.publish(&site.backing());
     // Another mock in the place of the first, of a publisher with automatic catalogs.
-    site.mock.as_mut().unwrap().quit();
+    drop(site.mock.take());
     let options = Options { autocatalogs: true, ..Options::default() };
     site.mock = Some(Mock::start(&site.backing(), &site.beside("repository"), options));
     assert!(walkdir::WalkDir::new(site.path()).into_iter().any(|entry| {
@@ -188,5 +188,5 @@ fn catalogs_below_the_root_are_hidden() {
     let client = daemon.client();
     let pulled = pull_in_place(&client, &Image::new("i", &[&layer]));
     let view = Mounted::new(&client.view("v", top(&pulled), &none()).unwrap());
-    assert_eq!(view.tree().concat(), "a/a/fb/b/fc/c/fd/d/fe/e/fg/g/fh/h/f");
+    assert_eq!(view.tree(), ["c/", "c/f", "d/", "d/f", "e/", "e/f"]);
 }
