@@ -160,6 +160,7 @@ impl Tree {
 
     /// The disk that the files of a local snapshot take. Walks through all of them.
     pub fn usage(&self, id: u64) -> Result<crate::store::Usage, Error> {
+        self.check_local(id)?;
         usage::of(&self.fs(id))
     }
 
