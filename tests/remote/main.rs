@@ -1,6 +1,8 @@
 //! Layers in repositories: found, missing, vanished, hung, wrong, and found again. Each test runs on a repository of
 //! either kind; what a plain directory cannot do (hang, die) is done with one on FUSE that is configured as `directory`.
 
+#![allow(clippy::result_large_err, reason = "the type is tonic's")]
+
 /// A test on both kinds of repository.
 macro_rules! on_both {
     ($(fn $name:ident($kind:ident) $body:block)*) => {$(

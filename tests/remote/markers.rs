@@ -56,6 +56,27 @@ on_both! {
         crate::support::eventually("the walk ends", || Namespace::new(&client, "later", Style::New).in_place(&image) == [true]);
     }
 
+    fn a_layer_does_not_wait_for_those_above_it(kind) {
+        let Some(site) = Site::moody(kind) else { return };
+        let wide = |n: usize, width: usize| (0..n).map(|n| format!("d/{}/{n}/f", n % width)).collect::<Vec<_>>();
+        let layer = |name: &str, files: &[String]| {
+            Layer::new(name, &files.iter().map(|file| (file.as_str(), "x")).collect::<Vec<_>>())
+        };
+        let (low, high) = (layer("low", &wide(16, 4)), layer("high", &wide(800, 400)));
+        site.publish(&low);
+        site.publish(&high);
+        let mut settings = site.settings();
+        settings.markers = "5s";
+        let daemon = Daemon::start(&settings);
+        let client = daemon.client();
+        site.mock().slow(Duration::from_millis(20));
+        let image = Image::new("i", &[&low, &high]);
+        let key = crate::support::extract_key("default", 1, &image.chain()[0]);
+        let answer = client.prepare(&key, "", &image.labels(0, Style::New));
+        site.mock().slow(Duration::ZERO);
+        assert!(answer.is_err(), "{:?}", daemon.lines(&["layer is downloaded"]));
+    }
+
     fn they_are_looked_for_once_also_after_a_restart(kind) {
         let Some(site) = Site::moody(kind) else { return };
         let (low, high) = layers();

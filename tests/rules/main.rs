@@ -3,6 +3,8 @@
 //!
 //! Citations are of containerd's source.
 
+#![allow(clippy::result_large_err, reason = "the type is tonic's")]
+
 mod codes;
 mod keys;
 #[path = "../mock_support/mod.rs"]
