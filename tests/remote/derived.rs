@@ -88,6 +88,19 @@ on_both! {
         }
     }
 
+    fn a_lost_work_directory_is_made_again(kind) {
+        let Some(site) = Site::new(kind) else { return };
+        let image = published(&site);
+        let daemon = Daemon::start(&site.settings());
+        let client = daemon.client();
+        let pulled = pull_in_place(&client, &image);
+        let mounts = client.prepare("k", top(&pulled), &none()).unwrap();
+        fs::write(upper(&mounts).join("kept"), "x").unwrap();
+        fs::remove_dir_all(option(&mounts, "workdir").unwrap()).unwrap();
+        assert_eq!(client.mounts("k").unwrap(), mounts);
+        assert_eq!(Mounted::new(&mounts).read("kept").as_deref(), Some("x"));
+    }
+
     fn a_repository_that_moved_or_has_another_name_is_followed(kind) {
         let Some(mut site) = Site::new(kind) else { return };
         let image = published(&site);
