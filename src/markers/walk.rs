@@ -117,6 +117,8 @@ type OnEnd = Box<dyn Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync>;
 pub(super) struct Walk {
     pub(super) layer: crate::digest::Digest,
     number: u64,
+    /// The mount that the repository was in when it began.
+    pub(super) mount: Option<String>,
     state: Mutex<Progress>,
     finished: Condvar,
     on_end: OnEnd,
@@ -141,13 +143,14 @@ impl Walkers {
     pub(super) fn begin(
         &self,
         layer: crate::digest::Digest,
+        mount: Option<String>,
         on_end: impl Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync + 'static,
     ) -> Result<Arc<Walk>, WalkError> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.walks += 1;
         let number = queue.walks;
         let (state, finished, on_end) = (Mutex::default(), Condvar::new(), Box::new(on_end));
-        let walk = Arc::new(Walk { layer, number, state, finished, on_end });
+        let walk = Arc::new(Walk { layer, number, mount, state, finished, on_end });
         if let (Err(e), 0) = (self.add_thread(&mut queue), queue.threads) {
             return Err(WalkError::Thread(Errno::from_raw(e.raw_os_error().unwrap_or_default())));
         }

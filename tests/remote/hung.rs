@@ -114,6 +114,34 @@ on_both! {
         }
     }
 
+    fn it_recovers_also_if_the_hung_client_lives_on(kind) {
+        let Some(mut site) = Site::moody(kind) else { return };
+        let image = published(&site);
+        let late = Layer::new("late", &[("d/e/f", "x")]);
+        site.publish(&late);
+        let late = Image::new("late", &[&late]);
+        let daemon = Daemon::start(&site.impatient());
+        let client = daemon.client();
+        let pulled = pull_in_place(&client, &image);
+        client.prepare("k", top(&pulled), &none()).unwrap();
+        // A walk is under way when it hangs, too.
+        site.mock().slow(Duration::from_millis(40));
+        client.prepare_and_leave(
+            &crate::support::extract_key("default", 9, &late.chain()[0]), "", &late.labels(0, Style::New), Duration::from_millis(300));
+        site.mock().hang();
+        assert_unavailable(client.mounts("k"), &image.layers, &site, "does not answer");
+        // As the message advises; the old client stays, and answers nothing.
+        nix::mount::umount2(&site.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+        let old = site.mock.take();
+        let options = crate::mock_support::Options::default();
+        site.mock = Some(crate::mock_support::Mock::start(&site.backing(), &site.beside("repository"), options));
+        crate::support::eventually("it recovers", || client.mounts("k").is_ok());
+        crate::support::eventually("walks recover", || Namespace::new(&client, "n", Style::New).in_place(&late) == [true]);
+        let mock = site.mock.take();
+        drop(old);
+        drop(mock);
+    }
+
     fn hung_from_the_start(kind) {
         let Some(site) = Site::moody(kind) else { return };
         let image = published(&site);
