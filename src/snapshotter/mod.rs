@@ -92,6 +92,9 @@ impl Snapshotter {
         if has_directory {
             self.tree.check_local(snapshot.id)?;
         }
+        if snapshot.kind == Kind::Active {
+            self.tree.ensure_work(snapshot.id)?;
+        }
         let resolved = self.resolve(&chain)?;
         self.mount(&snapshot, &resolved.layers)
     }
