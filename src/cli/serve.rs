@@ -60,6 +60,9 @@ fn start(config: &Config) -> Result<(), Error> {
         root = %config.root.display(),
         "starting"
     );
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // First of all: whoever sees the socket may ask for a stop already.
+    let stop = runtime.block_on(async { stop_signal() })?;
     Tree::prepare_root(&config.root)?;
     let store_path = Store::path(&config.root);
     if !store_path.exists() && !Tree::is_empty(&config.root)? {
@@ -72,9 +75,7 @@ fn start(config: &Config) -> Result<(), Error> {
     let listener = server::listen(&config.address)?;
     sites.probe_all();
     let snapshotter = Arc::new(Snapshotter::new(store, tree, sites, config.timeouts.markers));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
-        let stop = stop_signal()?;
         tracing::info!(address = %config.address.display(), "serving");
         Ok(server::serve(listener, snapshotter, stop).await?)
     });
