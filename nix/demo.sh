@@ -1,5 +1,5 @@
 image=127.0.0.1:5000/app:1
-nerdctl=(nerdctl --snapshotter cvmfs-snapshotter --insecure-registry)
+nerdctl=(nerdctl --snapshotter cvmfs-snapshotter)
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() {
@@ -23,7 +23,7 @@ cat <<'END'
 
 Try next:
   nerdctl --snapshotter cvmfs-snapshotter run -it --rm --net none 127.0.0.1:5000/app:1 sh
-  nerdctl --snapshotter cvmfs-snapshotter --insecure-registry pull 127.0.0.1:5000/app:2   (one layer is downloaded)
+  nerdctl --snapshotter cvmfs-snapshotter pull 127.0.0.1:5000/app:2   (one layer is downloaded)
   systemctl status cvmfs-snapshotter
   systemd-analyze security cvmfs-snapshotter
   cvmfs-snapshotter --help

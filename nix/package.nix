@@ -41,8 +41,8 @@ rustPlatform.buildRustPackage {
   ];
 
   postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
-    $out/bin/cvmfs-snapshotter man > cvmfs-snapshotter.1
-    installManPage cvmfs-snapshotter.1
+    $out/bin/cvmfs-snapshotter man pages
+    installManPage pages/*
     installShellCompletion --cmd cvmfs-snapshotter \
       --bash <($out/bin/cvmfs-snapshotter completions bash) \
       --fish <($out/bin/cvmfs-snapshotter completions fish) \

@@ -70,14 +70,13 @@ in
             description = "The least severity that is logged.";
           };
           log-format = mkOption {
-            type = types.nullOr (
-              types.enum [
-                "text"
-                "json"
-              ]
-            );
-            default = null;
-            description = "The form of the log where it does not go to the journal.";
+            type = types.enum [
+              "auto"
+              "text"
+              "json"
+            ];
+            default = "auto";
+            description = "The form of the log: `auto` for the journal with its fields, and text where there is none.";
           };
           timeouts = {
             probe = limit "How long one step of a request to a repository may take (the daemon's default: 2s).";

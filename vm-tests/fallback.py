@@ -9,7 +9,7 @@ with subtest("only the layer that is missing is downloaded"):
 
 with subtest("the log says which layer was downloaded, and why"):
     missing = digests(machine, PARTLY)[-1].removeprefix("sha256:")
-    machine.succeed(f"journalctl --unit cvmfs-snapshotter.service | grep {missing}")
+    machine.succeed(f"journalctl --unit cvmfs-snapshotter.service --output json | grep {missing}")
 
 with subtest("an image of which nothing is there is downloaded"):
     machine.succeed(f"{NERDCTL} pull {OTHER}")

@@ -11,7 +11,7 @@ with subtest("the first request starts the service"):
     machine.require_unit_state("cvmfs-snapshotter.socket")
     machine.require_unit_state("cvmfs-snapshotter.service", "inactive")
     machine.succeed("cvmfs-snapshotter health")
-    machine.require_unit_state("cvmfs-snapshotter.service")
+    machine.wait_for_unit("cvmfs-snapshotter.service")
 
 with subtest("so does the first use by containerd"):
     machine.succeed("systemctl stop cvmfs-snapshotter.service")

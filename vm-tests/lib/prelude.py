@@ -9,7 +9,7 @@ OTHER = f"{REGISTRY}/other:1"
 EXTRA = f"{REGISTRY}/extra:1"
 ROOT = "/var/lib/containerd-cvmfs-grpc"
 SOCKET = "/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock"
-NERDCTL = "nerdctl --snapshotter cvmfs-snapshotter --insecure-registry"
+NERDCTL = "nerdctl --snapshotter cvmfs-snapshotter"
 RUN = f"{NERDCTL} run --net none"
 
 
