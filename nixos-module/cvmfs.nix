@@ -76,7 +76,8 @@ in
             options = [
               "_netdev"
               "nodev"
-              "nofail"
+              # Without nofail, which would lift the order: the automount is there before remote-fs.target, and so before
+              # the snapshotter. It cannot fail at boot, as nothing is mounted then.
               "x-systemd.automount"
               # Never unmounted when idle: containers hold layers there.
               "x-systemd.idle-timeout=0"
