@@ -24,7 +24,6 @@ impl<'a> Daemon<'a> {
     /// Starts the daemon with this configuration, and waits until it listens.
     pub fn start(sandbox: &'a Sandbox, config: &str) -> Self {
         let dir = sandbox.mkdir("snapshotter");
-        sandbox.mkdir("snapshotter/root");
         std::fs::write(dir.join("config.toml"), config).expect("the configuration");
         let process = spawn(sandbox, &dir);
         Self { sandbox, dir, process }
