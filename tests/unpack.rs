@@ -480,6 +480,23 @@ fn the_sample_layer_has_exactly_its_markers() {
 }
 
 #[test]
+fn directories_that_the_archive_leaves_out_are_recorded() {
+    need_root!();
+    let complete =
+        TestLayer::gzip(&archive(&[directory("a/"), directory("a/b/"), file("a/b/f", "x"), file("top", "x")]));
+    // Listed late is listed all the same.
+    let late = TestLayer::gzip(&archive(&[file("a/b/f", "x"), directory("a/"), directory("a/b/")]));
+    let partly = TestLayer::gzip(&archive(&[directory("a/"), file("a/b/c/f", "x"), file("d/.wh.x", "")]));
+    let bench = Bench::new(&[complete.clone(), late.clone(), partly.clone()]);
+    let output = bench.run(&[]);
+    let warning = String::from_utf8(output.stderr).unwrap();
+    let record = |layer| fs::read(bench.layerfs(layer).with_file_name(".metadata").join("unlisted-directories")).ok();
+    assert_eq!((record(&complete), record(&late)), (None, None));
+    assert_eq!(record(&partly).as_deref(), Some(&b"a/b\0a/b/c\0d\0"[..]));
+    assert!(warning.contains(&partly.digest) && warning.contains("3 directories"), "{warning}");
+}
+
+#[test]
 fn a_later_entry_replaces_an_earlier_one() {
     need_root!();
     let tar = archive(&[

@@ -18,7 +18,7 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use mounted::mount_at;
-pub(crate) use probe::layer_path;
+pub(crate) use probe::{UNLISTED_DIRECTORIES, layer_path};
 pub use state::{State, Trouble};
 
 use crate::digest::Digest;
@@ -90,8 +90,8 @@ struct Identities {
 pub struct Question {
     /// Which layer.
     pub layer: Digest,
-    /// Whether the diff ID that the publisher recorded is wanted.
-    pub diff_id: bool,
+    /// Whether what the publisher recorded of it is wanted.
+    pub records: bool,
 }
 
 /// A layer that is there.
@@ -100,7 +100,10 @@ pub struct Present {
     /// What identifies its content.
     pub identity: String,
     /// The diff ID that the publisher recorded, if it was asked for and is known.
-    pub diff_id: Option<Digest>,
+    pub diff_id: Result<Option<Digest>, Trouble>,
+    /// Whether the publisher recorded directories that the archive leaves out: what the layers below have counts there,
+    /// which a layer in place cannot show. False if it was not asked for.
+    pub leaves_out_directories: bool,
 }
 
 /// The answer about one layer: there, not there, or trouble with this layer alone.
@@ -267,7 +270,7 @@ fn answer(
 }
 
 fn answer_one(name: &str, root: &probe::Root, question: Question, identities: &Mutex<Identities>) -> Answer {
-    let Question { layer, diff_id } = question;
+    let Question { layer, records } = question;
     let Some(directory) = root.layer(layer)? else { return Ok(None) };
     let known = |identities: &Identities| {
         (root.revision.is_some() && identities.revision == root.revision)
@@ -287,8 +290,11 @@ fn answer_one(name: &str, root: &probe::Root, question: Question, identities: &M
             identity
         }
     };
-    let diff_id = if diff_id { root.diff_id(layer)? } else { None };
-    Ok(Some(Present { identity, diff_id }))
+    let (diff_id, leaves_out_directories) = match records {
+        true => (root.diff_id(layer), root.leaves_out_directories(layer)?),
+        false => (Ok(None), false),
+    };
+    Ok(Some(Present { identity, diff_id, leaves_out_directories }))
 }
 
 #[cfg(test)]

@@ -19,6 +19,10 @@ use crate::digest::Digest;
 /// `layers.json` has one entry of some 300 bytes.
 const MAX_METADATA_BYTES: u64 = 1024 * 1024;
 
+/// The file beside `layers.json` with the directories that the archive of the layer does not list, each ended by NUL. It
+/// is there only if there are such directories below the root, and is `unpack`'s own: DUCC has none.
+pub(crate) const UNLISTED_DIRECTORIES: &str = "unlisted-directories";
+
 /// The path of a layer below the root of a repository (CernVM-FS' DUCC layout).
 pub(crate) fn layer_path(layer: Digest) -> PathBuf {
     let hex = layer.hex();
@@ -119,6 +123,16 @@ impl Root {
         read.map_err(|e| Trouble::of("read layers.json", Errno::from_raw(e.raw_os_error().unwrap_or_default())))?;
         parse_diff_id(&text, layer)
             .map_err(|()| Trouble::Failed("layers.json is not what a publisher writes", Errno::EINVAL))
+    }
+
+    /// Whether the archive of a layer leaves out directories that it has entries in, as `unpack` records it.
+    pub(super) fn leaves_out_directories(&self, layer: Digest) -> Result<bool, Trouble> {
+        let path = layer_path(layer).with_file_name(".metadata").join(UNLISTED_DIRECTORIES);
+        match self.open(&path, OFlag::O_PATH) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(e) => Err(Trouble::of("open the record of unlisted directories", e)),
+        }
     }
 
     /// Opens a path below the root that leads through no symlink and not out of it.

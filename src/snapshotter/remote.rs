@@ -148,10 +148,10 @@ impl Snapshotter {
             return Ok(());
         }
         let refusal = |why: &str| format!("layer {held} is held for it; repository {:?} {why}", repository.name());
-        let answers = repository.ask(vec![Question { layer: held, diff_id: true }]);
+        let answers = repository.ask(vec![Question { layer: held, records: true }]);
         let present = answers.and_then(|mut answers| answers.pop().unwrap_or(Ok(None)));
         let present = present.map_err(|trouble| refusal(&trouble.to_string()))?;
-        match present.and_then(|present| present.diff_id).filter(|_| verify != Verify::Off) {
+        match present.and_then(|present| present.diff_id.ok().flatten()).filter(|_| verify != Verify::Off) {
             None => Err(refusal("has no record of its diff ID that would prove that it is the same")),
             diff_id => request.verify(Verify::Required, chain, diff_id).map_err(|why| refusal(&why)),
         }
@@ -167,18 +167,27 @@ impl Snapshotter {
         deadline: Instant,
     ) -> Result<Result<(), String>, Error> {
         let verify = site.repository.verify();
-        let question = Question { layer, diff_id: verify != Verify::Off };
+        let question = Question { layer, records: true };
         let answer = match site.repository.ask(vec![question]) {
             Ok(mut answers) => answers.pop().unwrap_or(Ok(None)),
             Err(trouble) => return Ok(Err(trouble.to_string())),
         };
-        let Present { identity, diff_id } = match answer {
+        let Present { identity, diff_id, leaves_out_directories } = match answer {
             Ok(Some(present)) => present,
             Ok(None) => return Ok(Err("does not have it".to_owned())),
             Err(trouble) => return Ok(Err(trouble.to_string())),
         };
-        if let Err(reason) = request.verify(verify, chain, diff_id) {
+        let verified = match diff_id {
+            _ if verify == Verify::Off => Ok(()),
+            Ok(diff_id) => request.verify(verify, chain, diff_id),
+            Err(trouble) => Err(trouble.to_string()),
+        };
+        if let Err(reason) = verified {
             return Ok(Err(reason));
+        }
+        if leaves_out_directories && !chain.is_empty() {
+            let reason = "has it, but its archive leaves out directories: their owners, modes and times are those of the layers below, which a layer in place cannot show";
+            return Ok(Err(reason.to_owned()));
         }
         self.look_ahead(site, layer, &identity, request);
         let at = Located { site, identity };
@@ -221,7 +230,7 @@ impl Snapshotter {
         if above.is_empty() {
             return;
         }
-        let questions = above.iter().map(|layer| Question { layer: *layer, diff_id: false }).collect();
+        let questions = above.iter().map(|layer| Question { layer: *layer, records: false }).collect();
         let Ok(answers) = site.repository.ask(questions) else { return };
         let stored = |layer| self.store.read().and_then(|reader| reader.plan(layer)).ok().flatten();
         // The walk that begins last is done first, and the lowest layer is needed first.

@@ -101,7 +101,7 @@ impl Sites {
                     continue;
                 }
                 asked.extend(layers.iter().map(|layer| (*layer, index)));
-                let questions = layers.iter().map(|layer| Question { layer: *layer, diff_id: false }).collect();
+                let questions = layers.iter().map(|layer| Question { layer: *layer, records: false }).collect();
                 match site.repository.ask(questions) {
                     Err(trouble) => {
                         causes.extend(layers.iter().map(|layer| ((*layer, index), Cause::Trouble(trouble.clone()))));

@@ -41,8 +41,8 @@ fn refused<T>(why: impl Into<String>) -> Result<T, EntryError> {
     Err(EntryError::Place(PlaceError::Refused(why.into())))
 }
 
-/// Unpacks the archive in `stream` into `root` and returns the number of entries. `xattr_lost` is told each extended
-/// attribute that the file system cannot hold.
+/// Unpacks the archive in `stream` into `root` and returns the directories below the root that it does not list.
+/// `xattr_lost` is told each extended attribute that the file system cannot hold.
 ///
 /// # Errors
 ///
@@ -51,11 +51,10 @@ pub(super) fn apply<R: Input + BufRead>(
     stream: R,
     root: OwnedFd,
     xattr_lost: &XattrLost<'_>,
-) -> Result<u64, LayerError> {
+) -> Result<Vec<Vec<u8>>, LayerError> {
     let mut reader = TarReader::new(stream);
     let mut root = Root::new(root, xattr_lost);
     let mut last = Vec::new();
-    let mut entries = 0;
     loop {
         let entry = match reader.next() {
             Ok(Some(entry)) => entry,
@@ -67,10 +66,8 @@ pub(super) fn apply<R: Input + BufRead>(
             EntryError::Place(error) => place_error(error, &entry.path),
         })?;
         last = entry.path;
-        entries += 1;
     }
-    root.finish().map_err(|(path, error)| place_error(error, &path))?;
-    Ok(entries)
+    root.finish().map_err(|(path, error)| place_error(error, &path))
 }
 
 fn read_error(error: ReadError, after: &[u8]) -> LayerError {

@@ -9,12 +9,16 @@
 //!     layerfs/                          its content: owners, modes, times, links, devices, xattrs as in the archive,
 //!                                       `.wh.` markers as the plain files that they are there
 //!     .metadata/layers.json             diff ID, digest, size and time, as DUCC writes them
+//!     .metadata/unlisted-directories    directories that the archive has entries in and does not list, each ended by
+//!                                       NUL; only if there are any. Owner, mode and time of such a directory are those
+//!                                       of the layers below, so that the layer is used in place as the lowest one only
 //!   .tmp/                         0700  layers in the making
 //!     <d>.<pid>-<time>-<n>/             becomes <d[0:2]>/<d>
 //!     <d>.<pid>-<time>-<n>.lock         held with flock as long as the run lives
 //! ```
 //!
-//! It is what DUCC, CernVM-FS' publisher of images, makes, except for `.cvmfscatalog` in `layerfs`, which a CernVM-FS publisher adds.
+//! It is what DUCC, CernVM-FS' publisher of images, makes, except for `.cvmfscatalog` in `layerfs`, which a publisher on
+//! CernVM-FS adds, and for `unlisted-directories`, which it does not know.
 //!
 //! # A layer appears whole or not at all
 //!
@@ -297,7 +301,7 @@ impl<P: Progress + ?Sized> Run<'_, P> {
             return Err(LayerError::Size { expected: layer.size, actual: blob.size() });
         }
         let stage = self.target.stage(layer)?;
-        let hashes = match self.apply(layer, &stage, blob) {
+        let (hashes, unlisted) = match self.apply(layer, &stage, blob) {
             // Damage is the better explanation of an archive that cannot be read.
             Err(error @ (LayerError::Read(_) | LayerError::Tar { .. })) => {
                 let blob = self.source.open_blob(&layer.digest).map_err(LayerError::Read)?;
@@ -312,18 +316,26 @@ impl<P: Progress + ?Sized> Run<'_, P> {
         if hashes.diff_id != layer.diff_id {
             return Err(diff_id_error(layer, hashes.diff_id));
         }
-        let published = self.target.publish(&stage, layer, &hashes)?;
+        if !unlisted.is_empty() {
+            self.progress.warning(&format!(
+                "layer {} has entries in {} directories that its archive does not list: what the layers below have \
+                 counts there, so that the snapshotter uses it in place only as the lowest layer of an image",
+                layer.digest,
+                unlisted.len()
+            ));
+        }
+        let published = self.target.publish(&stage, layer, &hashes, &unlisted)?;
         Ok(published.then_some(hashes))
     }
 
-    fn apply(&self, layer: &Layer, stage: &Stage, blob: Blob<'_>) -> Result<Hashes, LayerError> {
+    fn apply(&self, layer: &Layer, stage: &Stage, blob: Blob<'_>) -> Result<(Hashes, Vec<Vec<u8>>), LayerError> {
         let advance = |bytes| self.progress.advanced(layer, bytes);
         let xattr_lost = |name: &OsStr| self.xattr_lost(layer, name);
         let root = stage.layerfs()?;
         std::thread::scope(|scope| {
             let mut stream = LayerStream::start(scope, blob, &advance);
-            apply::apply(&mut stream, root, &xattr_lost)?;
-            stream.finish().map_err(LayerError::Read)
+            let unlisted = apply::apply(&mut stream, root, &xattr_lost)?;
+            Ok((stream.finish().map_err(LayerError::Read)?, unlisted))
         })
     }
 

@@ -97,6 +97,8 @@ pub(super) type XattrLost<'a> = dyn Fn(&OsStr) + Sync + 'a;
 
 /// What directories get at the end, when nothing in them changes any more.
 struct Late {
+    /// The archive says nothing of it.
+    unlisted: bool,
     mtime: Time,
     /// Late too, because a default ACL would be inherited by what is made in the directory.
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -106,7 +108,7 @@ impl Late {
     /// For a directory that the archive does not list. The time is always the same, so that a layer always gives the
     /// same tree.
     fn unlisted() -> Self {
-        Self { mtime: Time { seconds: 0, nanos: 0 }, xattrs: Vec::new() }
+        Self { unlisted: true, mtime: Time { seconds: 0, nanos: 0 }, xattrs: Vec::new() }
     }
 }
 
@@ -167,6 +169,7 @@ impl<'a> Root<'a> {
         let directory = self.open_directory(&name.0)?;
         self.own(&directory, &attributes)?;
         let late = self.late.entry(name.clone()).or_insert_with(Late::unlisted);
+        late.unlisted = false;
         late.mtime = attributes.mtime;
         late.xattrs.extend(attributes.xattrs);
         Ok(())
@@ -230,13 +233,20 @@ impl<'a> Root<'a> {
     }
 
     /// Gives the directories their times and extended attributes. Nothing may be placed afterwards.
-    pub(super) fn finish(&mut self) -> Result<(), (Vec<u8>, PlaceError)> {
+    ///
+    /// Returns the directories below the root that the archive does not list.
+    pub(super) fn finish(&mut self) -> Result<Vec<Vec<u8>>, (Vec<u8>, PlaceError)> {
         self.parent = None;
+        let mut unlisted = Vec::new();
         // Backwards: what lies in a directory sorts behind it.
         for (name, late) in std::mem::take(&mut self.late).into_iter().rev() {
-            self.finish_directory(&name, &late).map_err(|error| (name.0, error))?;
+            self.finish_directory(&name, &late).map_err(|error| (name.0.clone(), error))?;
+            if late.unlisted && !name.is_root() {
+                unlisted.push(name.0);
+            }
         }
-        Ok(())
+        unlisted.reverse();
+        Ok(unlisted)
     }
 
     fn finish_directory(&self, name: &Name, late: &Late) -> Placed {

@@ -19,6 +19,7 @@ use super::error::{Error, LayerError};
 use super::image::Layer;
 use super::place::open_root;
 use crate::digest::Digest;
+use crate::repository::UNLISTED_DIRECTORIES;
 
 /// Below `.layers`; its name has not two letters, so that it is no place of layers.
 const STAGING: &str = ".tmp";
@@ -122,12 +123,29 @@ impl Target {
     }
 
     /// Makes a staged layer appear. False if another run was faster.
-    pub(super) fn publish(&self, stage: &Stage, layer: &Layer, hashes: &Hashes) -> Result<bool, LayerError> {
+    ///
+    /// `unlisted`: the directories that its archive does not list.
+    pub(super) fn publish(
+        &self,
+        stage: &Stage,
+        layer: &Layer,
+        hashes: &Hashes,
+        unlisted: &[Vec<u8>],
+    ) -> Result<bool, LayerError> {
         let metadata = stage.path.join(".metadata");
-        let json = metadata.join("layers.json");
         make_directory(&metadata, 0o755).map_err(stage_error("create", &metadata))?;
-        fs::write(&json, layers_json(layer, hashes)).map_err(stage_error("write", &json))?;
-        fs::set_permissions(&json, Permissions::from_mode(0o644)).map_err(stage_error("set the mode of", &json))?;
+        let write = |name: &str, content: &[u8]| {
+            let file = metadata.join(name);
+            let written = fs::write(&file, content);
+            written
+                .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o644)))
+                .map_err(stage_error("write", &file))
+        };
+        write("layers.json", layers_json(layer, hashes).as_bytes())?;
+        if !unlisted.is_empty() {
+            let content: Vec<u8> = unlisted.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
+            write(UNLISTED_DIRECTORIES, &content)?;
+        }
         let opened = File::open(&stage.path).map_err(stage_error("open", &stage.path))?;
         // Everything of the layer is on disk before its name is.
         syncfs(&opened).map_err(stage_error("sync", &stage.path))?;
@@ -294,8 +312,8 @@ mod tests {
         let target = Target::open(directory.path()).unwrap();
         assert!(matches!(target.presence(&layer().digest), Ok(Presence::Absent)));
         let (first, second) = (target.stage(&layer()).unwrap(), target.stage(&layer()).unwrap());
-        assert!(target.publish(&first, &layer(), &hashes()).unwrap());
-        assert!(!target.publish(&second, &layer(), &hashes()).unwrap());
+        assert!(target.publish(&first, &layer(), &hashes(), &[]).unwrap());
+        assert!(!target.publish(&second, &layer(), &hashes(), &[]).unwrap());
         drop((first, second));
         assert_eq!(entries(&target.staging), [""; 0]);
         let Ok(Presence::Present(diff_id)) = target.presence(&layer().digest) else { panic!("not there") };
@@ -330,6 +348,6 @@ mod tests {
         fs::create_dir_all(target.place(&layer().digest).join("junk")).unwrap();
         assert!(matches!(target.presence(&layer().digest), Err(Error::Obstacle { .. })));
         let stage = target.stage(&layer()).unwrap();
-        assert!(target.publish(&stage, &layer(), &hashes()).is_err());
+        assert!(target.publish(&stage, &layer(), &hashes(), &[]).is_err());
     }
 }

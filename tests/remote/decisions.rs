@@ -45,6 +45,23 @@ on_both! {
         assert_eq!(Namespace::new(&client, "later", Style::Old).in_place(&image), [true, true, true]);
     }
 
+    fn a_layer_that_leaves_out_directories_is_used_as_the_lowest_one_only(kind) {
+        let Some(site) = Site::new(kind) else { return };
+        let image = published(&site);
+        let partly = Layer::new("partly", &[("var/cache/x", "x")]);
+        site.publish(&partly);
+        let record = site.backing().join(partly.path()).with_file_name(".metadata").join("unlisted-directories");
+        fs::write(record, b"var\0var/cache\0").unwrap();
+        let daemon = Daemon::start(&site.settings());
+        let client = daemon.client();
+        let above = Image::new("above", &[&image.layers[0], &partly]);
+        let pulled = Namespace::new(&client, "default", Style::New).pull(&above);
+        assert_eq!(pulled.iter().map(|layer| layer.in_place).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(daemon.lines(&["layer is downloaded", &partly.digest, "leaves out directories"]).len(), 1);
+        let lowest = Image::new("lowest", &[&partly, &image.layers[0]]);
+        assert_eq!(Namespace::new(&client, "default", Style::Old).in_place(&lowest), [true, true]);
+    }
+
     fn repositories_are_searched_in_their_order(kind) {
         let (Some(first), Some(second)) = (Site::new(kind), Site::new(kind)) else { return };
         let (both, one) = (Layer::new("both", &[("x", "x")]), Layer::new("one", &[("y", "y")]));
