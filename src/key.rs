@@ -6,14 +6,9 @@
 
 use crate::digest::Digest;
 
-/// The namespace in front of a key, if there is one.
-pub fn namespace(key: &str) -> Option<&str> {
-    split(key).map(|(namespace, _)| namespace)
-}
-
 /// The chain ID that an extraction key ends with, or `None` if the key is not one of an extraction.
 pub fn extraction_target(key: &str) -> Option<Digest> {
-    let client_key = split(key).map_or(key, |(_, rest)| rest);
+    let client_key = client_key(key).unwrap_or(key);
     let (name, target) = client_key.rsplit_once(' ')?;
     if !name.starts_with("extract-") {
         return None;
@@ -21,11 +16,12 @@ pub fn extraction_target(key: &str) -> Option<Digest> {
     target.parse().ok()
 }
 
-fn split(key: &str) -> Option<(&str, &str)> {
-    let (namespace, rest) = key.split_once('/')?;
+/// The key without namespace and number.
+fn client_key(key: &str) -> Option<&str> {
+    let (_namespace, rest) = key.split_once('/')?;
     let (number, client_key) = rest.split_once('/')?;
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    is_number.then_some((namespace, client_key))
+    is_number.then_some(client_key)
 }
 
 #[cfg(test)]
@@ -56,12 +52,5 @@ mod tests {
         ] {
             assert_eq!(extraction_target(&key), None, "{key}");
         }
-    }
-
-    #[test]
-    fn the_namespace_is_the_first_part() {
-        assert_eq!(namespace("k8s.io/6/abc/def"), Some("k8s.io"));
-        assert_eq!(namespace("k8s.io/six/abc"), None);
-        assert_eq!(namespace("abc"), None);
     }
 }

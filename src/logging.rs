@@ -1,10 +1,12 @@
-//! The log on standard error.
+//! The log: to journald with its fields under systemd, else to standard error.
+
+use std::os::linux::fs::MetadataExt;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{LogFormat, LogLevel};
 
@@ -20,15 +22,45 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
+/// Changes the level of a log that has started.
+#[derive(Clone)]
+pub struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    /// From now on, only messages of at least this severity are logged.
+    pub fn set(&self, level: LogLevel) {
+        // It fails only when the log itself is gone.
+        let _ = self.0.reload(targets(level));
+    }
+}
+
 /// Starts logging; to be called once.
-pub fn start(level: LogLevel, format: LogFormat) {
-    // Libraries are not part of the story below "trace".
-    let others = if level == LogLevel::Trace { LevelFilter::TRACE } else { LevelFilter::WARN };
-    let filter = Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::from(level));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+pub fn start(level: LogLevel, format: LogFormat) -> Level {
+    let (filter, handle) = reload::Layer::new(targets(level));
+    let text = |ansi| fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(ansi);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = match format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => text(false).json().flatten_event(true).boxed(),
+        LogFormat::Auto if is_journal() => match tracing_journald::layer() {
+            // Without a prefix the fields are LAYER=, IMAGE=, REPOSITORY=, REASON=.
+            Ok(journal) => journal.with_field_prefix(None).boxed(),
+            Err(_) => text(false).without_time().boxed(),
+        },
+        LogFormat::Auto | LogFormat::Text => text(is_terminal).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    Level(handle)
+}
+
+fn targets(level: LogLevel) -> Targets {
+    // Libraries are not part of the story below "trace".
+    let others = if level == LogLevel::Trace { LevelFilter::TRACE } else { LevelFilter::WARN };
+    Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::from(level))
+}
+
+/// Whether standard error leads to journald, which says so by device and inode (systemd.exec(5), `JOURNAL_STREAM`).
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    stream == format!("{}:{}", stderr.st_dev(), stderr.st_ino())
 }

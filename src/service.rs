@@ -9,6 +9,7 @@ use std::sync::Arc;
 use containerd_snapshots::api::types::Mount as ApiMount;
 use containerd_snapshots::tonic::{self, Status};
 use containerd_snapshots::{Info, Kind as ApiKind, Usage as ApiUsage};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_stream::Iter;
 
@@ -19,13 +20,36 @@ use crate::stack::Mount;
 use crate::store::{Encoded, Kind, Snapshot};
 use crate::{store, tree};
 
+/// Requests that may wait for a repository, at one time. tokio has 512 threads for blocking work; the rest of them stays
+/// free for requests that never wait.
+const MAX_WAITING: usize = 256;
+
 /// The service.
-pub struct Service(Arc<Snapshotter>);
+pub struct Service {
+    snapshotter: Arc<Snapshotter>,
+    waiting: Arc<Semaphore>,
+}
 
 impl Service {
     /// The service for these snapshots.
     pub fn new(snapshotter: Arc<Snapshotter>) -> Self {
-        Self(snapshotter)
+        Self { snapshotter, waiting: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
+
+    /// Runs work that may wait for a repository.
+    async fn run_waiting<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        key: String,
+        work: impl FnOnce(&Snapshotter, &str) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Status> {
+        let permit = self.waiting.clone().acquire_owned().await;
+        self.run(call, key, move |snapshotter, key| {
+            // Held by the work, which goes on when the client goes away.
+            let _permit = permit;
+            work(snapshotter, key)
+        })
+        .await
     }
 
     /// Runs the work to its end, also if nobody waits for the result any more.
@@ -35,7 +59,7 @@ impl Service {
         key: String,
         work: impl FnOnce(&Snapshotter, &str) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Status> {
-        let snapshotter = self.0.clone();
+        let snapshotter = self.snapshotter.clone();
         let done = spawn_blocking(move || {
             let begin = std::time::Instant::now();
             let result = work(&snapshotter, &key);
@@ -161,7 +185,7 @@ impl containerd_snapshots::Snapshotter for Service {
     }
 
     async fn mounts(&self, key: String) -> Result<Vec<ApiMount>, Status> {
-        self.run("Mounts", key, Snapshotter::mounts).await.map(mounts)
+        self.run_waiting("Mounts", key, Snapshotter::mounts).await.map(mounts)
     }
 
     async fn prepare(
@@ -171,7 +195,7 @@ impl containerd_snapshots::Snapshotter for Service {
         labels: HashMap<String, String>,
     ) -> Result<Vec<ApiMount>, Status> {
         let labels = accept(labels)?;
-        self.run("Prepare", key, move |s, key| s.prepare(key, &parent, labels)).await.map(mounts)
+        self.run_waiting("Prepare", key, move |s, key| s.prepare(key, &parent, labels)).await.map(mounts)
     }
 
     async fn view(
@@ -181,7 +205,7 @@ impl containerd_snapshots::Snapshotter for Service {
         labels: HashMap<String, String>,
     ) -> Result<Vec<ApiMount>, Status> {
         let labels = accept(labels)?;
-        self.run("View", key, move |s, key| s.view(key, &parent, labels)).await.map(mounts)
+        self.run_waiting("View", key, move |s, key| s.view(key, &parent, labels)).await.map(mounts)
     }
 
     async fn commit(&self, name: String, key: String, labels: HashMap<String, String>) -> Result<(), Status> {

@@ -1,6 +1,8 @@
 //! The command line.
 
 mod config;
+mod containerd;
+mod generate;
 mod health;
 mod serve;
 
@@ -50,6 +52,12 @@ enum Command {
     Config(config::Command),
     /// Ask the running daemon whether it serves; exits with 0 if it does.
     Health,
+    /// Print the block that makes containerd use the daemon.
+    ContainerdConfig(containerd::Args),
+    /// Print completions for a shell.
+    Completions(generate::Completions),
+    /// Write the man pages.
+    Man(generate::Man),
     /// Put the layers of an image into a directory from which they can be used in place.
     Unpack(crate::unpack::Args),
 }
@@ -69,6 +77,9 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(&global),
         Command::Config(command) => config::run(&global, &command),
         Command::Health => health::run(&global),
+        Command::ContainerdConfig(args) => containerd::run(&global, &args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
         Command::Unpack(args) => match crate::unpack::main(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{EXIT_CONFIG, Global, fail};
 use crate::config::Config;
+use crate::logging::Level;
 use crate::repository::Repository;
 use crate::snapshotter::{Sites, Snapshotter};
 use crate::store::{OpenError, Store};
@@ -37,29 +38,29 @@ pub(super) fn run(global: &Global) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_CONFIG),
     };
-    logging::start(config.log_level, config.log_format);
-    match start(&config) {
+    let level = logging::start(config.log_level, config.log_format);
+    match start(global, &config, &level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            let is_config = matches!(
-                error,
-                Error::Tree(tree::Error::Open { .. })
-                    | Error::StoreLost { .. }
-                    | Error::Socket(server::SocketError::Occupied { .. } | server::SocketError::TooLong(_))
-            );
-            ExitCode::from(if is_config { EXIT_CONFIG } else { 1 })
+            ExitCode::from(if needs_an_operator(&error) { EXIT_CONFIG } else { 1 })
         }
     }
 }
 
-fn start(config: &Config) -> Result<(), Error> {
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        address = %config.address.display(),
-        root = %config.root.display(),
-        "starting"
-    );
+/// Whether trying again cannot help.
+fn needs_an_operator(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Tree(tree::Error::Open { .. })
+            | Error::Store(OpenError::Format { .. } | OpenError::Unreadable { .. })
+            | Error::StoreLost { .. }
+            | Error::Socket(server::SocketError::Occupied { .. } | server::SocketError::TooLong(_))
+    )
+}
+
+fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "starting");
     Tree::prepare_root(&config.root)?;
     let store_path = Store::path(&config.root);
     if !store_path.exists() && !Tree::is_empty(&config.root)? {
@@ -68,15 +69,29 @@ fn start(config: &Config) -> Result<(), Error> {
     // The store is locked first: what follows is safe from a second process.
     let store = Store::open(&config.root)?;
     let tree = Tree::open(&config.root)?;
-    let sites = sites(config)?;
-    let listener = server::listen(&config.address)?;
+    let sites = Sites::new(repositories(config, None)?);
+    let (listener, address) = match server::inherited()? {
+        Some(listener) => {
+            let address = listener.local_addr()?.as_pathname().unwrap_or(&config.address).to_owned();
+            (listener, address)
+        }
+        None => (server::listen(&config.address)?, config.address.clone()),
+    };
     sites.probe_all();
     let snapshotter = Arc::new(Snapshotter::new(store, tree, sites, config.timeouts.markers));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let stop = stop_signal()?;
-        tracing::info!(address = %config.address.display(), "serving");
-        Ok(server::serve(listener, snapshotter, stop).await?)
+        let mut hangup = signal(SignalKind::hangup())?;
+        tracing::info!(address = %address.display(), "serving");
+        let serving = server::serve(listener, &address, snapshotter.clone(), stop);
+        tokio::pin!(serving);
+        loop {
+            tokio::select! {
+                served = &mut serving => return Ok(served?),
+                _ = hangup.recv() => reload(global, config, level, &snapshotter),
+            }
+        }
     });
     // Requests that hang in a repository are not waited for.
     runtime.shutdown_background();
@@ -84,20 +99,47 @@ fn start(config: &Config) -> Result<(), Error> {
     served
 }
 
-fn sites(config: &Config) -> std::io::Result<Sites> {
+/// Reads the configuration again; a bad one changes nothing.
+fn reload(global: &Global, running: &Config, level: &Level, snapshotter: &Snapshotter) {
+    let config = match global.load() {
+        Ok(config) => config,
+        Err(error) => return tracing::error!(%error, "the configuration is not reloaded, the old one stays in effect"),
+    };
+    let old = snapshotter.sites();
+    let sites = match repositories(&config, Some(&old)) {
+        Ok(repositories) => old.change(repositories),
+        Err(error) => return tracing::error!(%error, "the configuration is not reloaded, the old one stays in effect"),
+    };
+    let fixed =
+        |config: &Config| (config.address.clone(), config.root.clone(), config.log_format, config.timeouts.markers);
+    if fixed(&config) != fixed(running) {
+        tracing::warn!("address, root, log-format and timeouts.markers change at the next start only");
+    }
+    level.set(config.log_level);
+    sites.probe_all();
+    snapshotter.set_sites(sites);
+    tracing::info!("the configuration was reloaded");
+}
+
+/// The repositories of a configuration; those that do not change are taken over.
+fn repositories(config: &Config, running: Option<&Sites>) -> std::io::Result<Vec<Arc<Repository>>> {
     let limits = config.timeouts.limits();
     let repository = |entry: &crate::config::Repository| {
         let crate::config::Repository { name, path, kind, verify } = entry;
+        let same = |repository: &&Arc<Repository>| repository.is(name, path, *kind, *verify, limits);
+        if let Some(known) = running.and_then(|sites| sites.repositories().find(same)) {
+            return Ok(known.clone());
+        }
         tracing::info!(repository = name, path = %path.display(), ?kind, ?verify, "configured");
         Repository::new(name.clone(), path.clone(), *kind, *verify, limits).map(Arc::new)
     };
-    Ok(Sites::new(config.repositories.iter().map(repository).collect::<std::io::Result<_>>()?))
+    config.repositories.iter().map(repository).collect()
 }
 
 /// Completes at the first SIGTERM or SIGINT.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate: Signal = signal(SignalKind::terminate())?;
-    let mut interrupt: Signal = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",

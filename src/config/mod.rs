@@ -107,11 +107,13 @@ pub enum LogLevel {
 }
 
 /// The form of the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Lines for people.
+    /// To journald, with fields, where standard error leads there; lines for people elsewhere.
     #[default]
+    Auto,
+    /// Lines for people.
     Text,
     /// One JSON object a line.
     Json,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::plan::Plan;
 use super::walk::{Walk, WalkError, Walkers};
 use crate::digest::Digest;
-use crate::repository::Repository;
+use crate::repository::{Repository, mount_at};
 
 /// The plans in memory are forgotten when they have more bytes than this; the store has those that are in use.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -16,7 +16,8 @@ const OVERHEAD: usize = 512;
 
 /// The plans of the layers of one repository.
 pub struct Finder {
-    walkers: Walkers,
+    repository: Arc<Repository>,
+    walkers: Mutex<Walkers>,
     known: Arc<Mutex<Known>>,
 }
 
@@ -49,7 +50,7 @@ fn size(plan: &Plan) -> usize {
 impl Finder {
     /// The finder for a repository.
     pub fn new(repository: Arc<Repository>) -> Self {
-        Self { walkers: Walkers::new(repository), known: Arc::default() }
+        Self { walkers: Mutex::new(Walkers::new(repository.clone())), repository, known: Arc::default() }
     }
 
     /// The plan of a layer with this content, if it is in memory.
@@ -88,12 +89,19 @@ impl Finder {
     /// The walk that is under way for the layer, or a new one.
     fn walk(&self, layer: Digest, identity: &str) -> Result<Arc<Walk>, WalkError> {
         let key = (layer, identity.to_owned());
+        let mount = mount_at(self.repository.path());
         let mut known = self.lock();
+        let mut walkers = self.walkers.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.walks.values().any(|walk| walk.mount != mount) {
+            // Its threads may hang in a mount that was replaced. Whatever they find yet is kept.
+            known.walks.clear();
+            *walkers = Walkers::new(self.repository.clone());
+        }
         if let Some(walk) = known.walks.get(&key) {
             return Ok(walk.clone());
         }
         let (shared, ended) = (Arc::downgrade(&self.known), key.clone());
-        let walk = self.walkers.begin(layer, move |result| {
+        let walk = walkers.begin(layer, mount, move |result| {
             let Some(known) = shared.upgrade() else { return };
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             known.walks.remove(&ended);

@@ -25,3 +25,6 @@ const AUFS_PREFIX: &[u8] = b".wh..wh.";
 pub(crate) const CATALOG: &[u8] = b".cvmfscatalog";
 /// The root of a catalog that CernVM-FS made by itself.
 const AUTO_CATALOG: &[u8] = b".cvmfsautocatalog";
+
+#[cfg(test)]
+mod tests;

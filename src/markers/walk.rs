@@ -4,6 +4,7 @@
 //! repository's walks. They may hang with it, so there is a fixed number of them, and nobody waits for one without a
 //! time limit.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -80,9 +81,28 @@ pub(super) struct Walkers {
 
 #[derive(Default)]
 struct Queue {
-    /// The last one is next, so that one layer is finished before the next is begun.
-    tasks: Vec<Task>,
+    /// By the number of the walk. The walk that began last is next, so that a layer that somebody waits for does not
+    /// wait for those that are looked at ahead of time.
+    tasks: BTreeMap<u64, Vec<Task>>,
+    /// Walks that were begun.
+    walks: u64,
     threads: usize,
+}
+
+impl Queue {
+    fn push(&mut self, walk: u64, tasks: impl IntoIterator<Item = Task>) {
+        self.tasks.entry(walk).or_default().extend(tasks);
+    }
+
+    fn pop(&mut self) -> Option<Task> {
+        while let Some(mut last) = self.tasks.last_entry() {
+            match last.get_mut().pop() {
+                Some(task) => return Some(task),
+                None => drop(last.remove()),
+            }
+        }
+        None
+    }
 }
 
 enum Task {
@@ -96,6 +116,9 @@ type OnEnd = Box<dyn Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync>;
 /// One walk, and what it has found so far.
 pub(super) struct Walk {
     pub(super) layer: crate::digest::Digest,
+    number: u64,
+    /// The mount that the repository was in when it began.
+    pub(super) mount: Option<String>,
     state: Mutex<Progress>,
     finished: Condvar,
     on_end: OnEnd,
@@ -120,15 +143,18 @@ impl Walkers {
     pub(super) fn begin(
         &self,
         layer: crate::digest::Digest,
+        mount: Option<String>,
         on_end: impl Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync + 'static,
     ) -> Result<Arc<Walk>, WalkError> {
-        let walk =
-            Arc::new(Walk { layer, state: Mutex::default(), finished: Condvar::new(), on_end: Box::new(on_end) });
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.walks += 1;
+        let number = queue.walks;
+        let (state, finished, on_end) = (Mutex::default(), Condvar::new(), Box::new(on_end));
+        let walk = Arc::new(Walk { layer, number, mount, state, finished, on_end });
         if let (Err(e), 0) = (self.add_thread(&mut queue), queue.threads) {
             return Err(WalkError::Thread(Errno::from_raw(e.raw_os_error().unwrap_or_default())));
         }
-        queue.tasks.push(Task::Begin(walk.clone()));
+        queue.push(number, [Task::Begin(walk.clone())]);
         Ok(walk)
     }
 
@@ -147,7 +173,7 @@ impl Walkers {
         loop {
             let task = {
                 let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                match queue.tasks.pop() {
+                match queue.pop() {
                     Some(task) => task,
                     None => {
                         queue.threads -= 1;
@@ -203,12 +229,15 @@ impl Walkers {
             drop(state);
             let Some(root) = root else { return };
             let with_xattrs = self.repository.kind() == Kind::Directory;
-            return walk.end(Plan::of(&root, &markers, with_xattrs).map(Arc::new));
+            let plan = Plan::of(&root, &markers, with_xattrs).map(Arc::new);
+            // Before anybody hears of the end: whoever does may unmount the repository at once.
+            drop(root);
+            return walk.end(plan);
         }
         drop(state);
         let more = directories.len() > 1;
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.tasks.extend(directories.into_iter().map(|directory| Task::List(walk.clone(), directory)));
+        queue.push(walk.number, directories.into_iter().map(|directory| Task::List(walk.clone(), directory)));
         if more {
             // The threads that there are do the work if there can be no more.
             let _ = self.add_thread(&mut queue);

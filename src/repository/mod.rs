@@ -3,6 +3,7 @@
 //! A repository is a file system of the host that may be missing, dead or hung at any time. It is asked on a thread of
 //! its own, under a time limit; see [`Trouble`] for what the answers can be. No descriptor in it outlives a request.
 
+mod mounted;
 mod probe;
 mod state;
 mod worker;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use mounted::mount_at;
 pub(crate) use probe::layer_path;
 pub use state::{State, Trouble};
 
@@ -64,9 +66,16 @@ pub struct Repository {
     kind: Kind,
     verify: Verify,
     limits: Limits,
-    worker: Worker,
+    worker: Mutex<Attached>,
     state: Mutex<State>,
     identities: Arc<Mutex<Identities>>,
+}
+
+/// The thread that asks.
+struct Attached {
+    worker: Arc<Worker>,
+    /// The mount that it hangs in, if it does.
+    hangs_in: Option<Option<String>>,
 }
 
 /// Identities found in one revision.
@@ -100,9 +109,15 @@ pub type Answer = Result<Option<Present>, Trouble>;
 impl Repository {
     /// A repository; nothing is asked of it yet.
     pub fn new(name: String, path: PathBuf, kind: Kind, verify: Verify, limits: Limits) -> std::io::Result<Self> {
-        let worker = Worker::start(&name)?;
+        let worker = Mutex::new(Attached { worker: Arc::new(Worker::start(&name)?), hangs_in: None });
         let state = Mutex::new(State::Unknown);
         Ok(Self { name, path, kind, verify, limits, worker, state, identities: Arc::default() })
+    }
+
+    /// Whether it is what such a configuration asks for.
+    pub fn is(&self, name: &str, path: &Path, kind: Kind, verify: Verify, limits: Limits) -> bool {
+        (self.name.as_str(), self.path.as_path(), self.kind, self.verify, self.limits)
+            == (name, path, kind, verify, limits)
     }
 
     /// Its name in the configuration.
@@ -151,10 +166,19 @@ impl Repository {
             State::Unknown => self.limits.first_mount,
             State::Healthy | State::Troubled(_) => self.limits.probe,
         };
-        let (name, path, kind) = (self.name.clone(), self.path.clone(), self.kind);
-        let identities = self.identities.clone();
-        let result =
-            self.worker.call(limit, move |progress| answer(&name, &path, kind, &questions, &identities, progress));
+        let questions: Arc<[Question]> = questions.into();
+        let job = || {
+            let (name, path, kind) = (self.name.clone(), self.path.clone(), self.kind);
+            let (identities, questions) = (self.identities.clone(), questions.clone());
+            move |progress: &Progress| answer(&name, &path, kind, &questions, &identities, progress)
+        };
+        let mut result = self.worker().call(limit, job());
+        if result.is_err() && self.is_mounted_anew() {
+            result = self.worker().call(limit, job());
+        }
+        if result.is_ok() {
+            self.attached().hangs_in = None;
+        }
         let result = result.unwrap_or_else(|Stuck(time)| Err(Trouble::Hung(time)));
         self.note(match &result {
             Ok(_) => State::Healthy,
@@ -168,6 +192,35 @@ impl Repository {
         let root = probe::open_root(&self.path, self.kind)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         root.open(&layer_path(layer), flags).map_err(|e| Trouble::of("open layerfs", e))
+    }
+
+    fn attached(&self) -> std::sync::MutexGuard<'_, Attached> {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn worker(&self) -> Arc<Worker> {
+        self.attached().worker.clone()
+    }
+
+    /// Whether the worker hangs in a mount that was replaced meanwhile; then there is a new worker.
+    ///
+    /// A lazy unmount does not free who waits for a client that is alive and does not answer: the old thread is given up,
+    /// and ends with that client.
+    fn is_mounted_anew(&self) -> bool {
+        let now = mount_at(&self.path);
+        let mut attached = self.attached();
+        match &attached.hangs_in {
+            Some(before) if *before != now => {}
+            Some(_) => return false,
+            None => {
+                attached.hangs_in = Some(now);
+                return false;
+            }
+        }
+        let Ok(worker) = Worker::start(&self.name) else { return false };
+        *attached = Attached { worker: Arc::new(worker), hangs_in: None };
+        tracing::info!(repository = self.name, path = %self.path.display(), "mounted anew, the old mount still hangs");
+        true
     }
 
     fn note(&self, now: State) {

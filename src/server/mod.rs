@@ -2,6 +2,7 @@
 
 mod incoming;
 mod socket;
+mod systemd;
 
 use std::future::Future;
 use std::os::unix::net::UnixListener;
@@ -15,6 +16,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 pub use socket::Error as SocketError;
+pub use systemd::inherited;
 
 use crate::service::Service;
 use crate::snapshotter::Snapshotter;
@@ -43,30 +45,44 @@ pub enum Error {
 }
 
 /// Serves until `stop` completes, and then until the requests that are running have ended, within a limit.
+///
+/// `address`: the path of the listener, at which the daemon asks itself whether it works.
 pub async fn serve(
     listener: UnixListener,
+    address: &Path,
     snapshotter: Arc<Snapshotter>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let (mut health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", ServingStatus::Serving).await;
-    let snapshots = containerd_snapshots::server(Arc::new(Service::new(snapshotter)))
+    let (mut reporter, health_service) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::Serving).await;
+    let snapshots = containerd_snapshots::server(Arc::new(Service::new(snapshotter.clone())))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let stop = async move {
         stop.await;
-        health.set_service_status("", ServingStatus::NotServing).await;
+        systemd::stopping();
+        reporter.set_service_status("", ServingStatus::NotServing).await;
         // The receiver is gone only if the server is, too.
         let _ = stopping.send(());
     };
     let server = Server::builder().add_service(health_service).add_service(snapshots);
     let serving = server.serve_with_incoming_shutdown(incoming::Incoming::new(listener), stop);
     tokio::pin!(serving);
+    let life = async {
+        // Ready is what answers; a client that connected before is answered as well.
+        if let Err(why) = health(address).await {
+            tracing::warn!(why, "the daemon does not answer itself");
+        }
+        systemd::ready();
+        systemd::watchdog(address, &snapshotter).await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         ended = &mut serving => return Ok(ended?),
         _ = stopped => {}
+        () = life => {}
     }
     match tokio::time::timeout(DRAIN, serving).await {
         Ok(ended) => Ok(ended?),

@@ -1,1 +1,60 @@
+use std::path::PathBuf;
 
+use super::*;
+use crate::digest::Digest;
+use crate::repository::Trouble;
+use crate::snapshotter::{Cause, Unavailable};
+use crate::stack;
+
+fn shown(error: impl Into<Error>) -> String {
+    let status = status(&error.into());
+    format!("{:?}: {}", status.code(), status.message())
+}
+
+/// What a client sees of each error.
+#[test]
+fn every_error_has_the_code_that_containerd_expects() {
+    let name = || "default/1/x".to_owned();
+    let layer = Digest::from_bytes([0xab; 32]);
+    let path = || PathBuf::from("/cvmfs/unpacked.cern.ch");
+    let unavailable = |causes| Error::Unavailable(Box::new(Unavailable { layer, causes }));
+    let causes = vec![
+        ("unpacked".to_owned(), path(), Cause::Trouble(Trouble::Disconnected)),
+        ("nfs".to_owned(), PathBuf::from("/nfs"), Cause::Missing),
+    ];
+    let io = |kind: std::io::ErrorKind| tree::Error::Io { what: "make", path: path(), source: kind.into() };
+    let database = |kind: std::io::ErrorKind| store::Error::Database(Box::new(redb::Error::Io(kind.into())));
+    let errors = [
+        shown(store::Error::NotFound(name())),
+        shown(store::Error::Exists(name())),
+        shown(store::Error::ParentNotFound(name())),
+        shown(store::Error::ParentNotCommitted(name())),
+        shown(store::Error::NotActive { name: name(), kind: Kind::View }),
+        shown(store::Error::HasChildren(name())),
+        shown(store::Error::Labels(label::check(&Labels::from([("k".into(), "v".repeat(200_000))])).unwrap_err())),
+        shown(store::Error::Damaged(name())),
+        shown(database(std::io::ErrorKind::StorageFull)),
+        shown(database(std::io::ErrorKind::PermissionDenied)),
+        shown(io(std::io::ErrorKind::StorageFull)),
+        shown(io(std::io::ErrorKind::PermissionDenied)),
+        shown(tree::Error::Lost(path())),
+        shown(tree::Error::Mounted(path())),
+        shown(Error::Held(layer.to_string())),
+        shown(Error::Committed(name())),
+        shown(Error::Rebase(layer.to_string())),
+        shown(Error::Invalid("a snapshot needs a key".to_owned())),
+        shown(Error::TooLarge { name: name(), cause: stack::TooLarge::Lowers(501) }),
+        shown(unavailable(causes)),
+        shown(unavailable(vec![("unpacked".to_owned(), path(), Cause::Missing)])),
+        shown(unavailable(Vec::new())),
+    ];
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn rule_12_exactly_one_mount_with_separate_options() {
+    let options = vec!["workdir=/w".to_owned(), "lowerdir=/a:/b".to_owned()];
+    let mounts = mounts(Mount { kind: "overlay", source: "overlay".to_owned(), options: options.clone() });
+    assert_eq!(mounts.len(), 1);
+    assert_eq!((mounts[0].r#type.as_str(), mounts[0].target.as_str(), &mounts[0].options), ("overlay", "", &options));
+}

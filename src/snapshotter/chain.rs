@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Snapshotter;
 use super::error::{Cause, Error, Unavailable};
-use super::sites::{Located, Sites};
+use super::sites::Located;
 use crate::digest::Digest;
 use crate::markers::{Plan, WalkError};
 use crate::stack::{Layer, Remote};
@@ -101,10 +101,6 @@ impl Snapshotter {
             Ok(self.layer(snapshot.id, layer, &plan))
         };
         chain.iter().map(layer).collect()
-    }
-
-    pub(super) fn sites(&self) -> Arc<Sites> {
-        self.sites.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 

@@ -43,6 +43,16 @@ impl Snapshotter {
         Self { store, tree, sites: RwLock::new(Arc::new(sites)), marker_limit, in_flight: Mutex::default() }
     }
 
+    /// The repositories in use.
+    pub fn sites(&self) -> Arc<Sites> {
+        self.sites.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Uses other repositories from now on. Snapshots whose layers have moved with them are found again by digest.
+    pub fn set_sites(&self, sites: Sites) {
+        *self.sites.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(sites);
+    }
+
     /// The snapshot of a key or name.
     pub fn stat(&self, name: &str) -> Result<Snapshot, Error> {
         Ok(self.store.read()?.get(name)?)
@@ -81,6 +91,9 @@ impl Snapshotter {
         drop(reader);
         if has_directory {
             self.tree.check_local(snapshot.id)?;
+        }
+        if snapshot.kind == Kind::Active {
+            self.tree.ensure_work(snapshot.id)?;
         }
         let resolved = self.resolve(&chain)?;
         self.mount(&snapshot, &resolved.layers)
@@ -216,11 +229,10 @@ impl Snapshotter {
         // Before it is stored: a snapshot that cannot be mounted does not come to be.
         let kind = if is_active { Kind::Active } else { Kind::View };
         let mount = self.mount_of(id, key, kind, &resolved.layers)?;
-        match self.store.create(New { id, key, parent, labels, what })? {
-            Created::New(_) => in_flight.keep(),
-            Created::Held(held) => return Err(Error::Held(held.name)),
+        match in_flight.store(New { id, key, parent, labels, what })? {
+            Created::New(_) => Ok(mount),
+            Created::Held(held) => Err(Error::Held(held.name)),
         }
-        Ok(mount)
     }
 
     fn mount(&self, snapshot: &Snapshot, layers: &[stack::Layer]) -> Result<Mount, Error> {
@@ -268,9 +280,16 @@ impl<'a> InFlight<'a> {
         self.id
     }
 
-    /// The store knows the snapshot.
-    fn keep(&self) {
-        self.keep.set(true);
+    /// Stores the snapshot, whose directory is kept from then on.
+    fn store(&self, new: New<'_>) -> Result<Created, Error> {
+        let result = self.snapshotter.store.create(new);
+        let keep = match &result {
+            Ok(created) => matches!(created, Created::New(_)),
+            // It may be stored all the same. If it is not, clean-up takes the directory.
+            Err(error) => error.is_uncertain(),
+        };
+        self.keep.set(keep);
+        Ok(result?)
     }
 }
 

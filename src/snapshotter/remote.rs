@@ -14,7 +14,7 @@ use crate::key;
 use crate::label::{self, Labels};
 use crate::repository::{Present, Question, Verify};
 use crate::stack;
-use crate::store::{Created, New, Snapshot, StoredPlan, What};
+use crate::store::{New, Snapshot, StoredPlan, What};
 
 /// The question whether the result of extracting a layer is there already.
 pub(super) struct Request<'a> {
@@ -105,13 +105,13 @@ impl Snapshotter {
         };
         let held = self.store.read()?.held(&request.target.to_string(), request.parent)?;
         if let Some(held) = held.as_ref().and_then(Snapshot::remote_layer) {
-            return match self.sites().locate(&[(held, None)]) {
-                Ok(_) => Ok(Decision::InPlace),
+            return Ok(match self.check_held(held, layer, request, chain) {
+                Ok(()) => Decision::InPlace,
                 Err(reason) => {
-                    tracing::warn!(%layer, image, %reason, "layer is downloaded");
-                    Ok(Decision::Download)
+                    tracing::warn!(%layer, image, reason, "layer is downloaded");
+                    Decision::Download
                 }
-            };
+            });
         }
         let deadline = Instant::now() + self.marker_limit;
         let mut reasons = String::new();
@@ -132,6 +132,28 @@ impl Snapshotter {
         }
         tracing::info!(%layer, image, reason = reasons, "layer is downloaded");
         Ok(Decision::Download)
+    }
+
+    /// Whether the layer that is held for the target can be used now for a client that names `asked`.
+    ///
+    /// Under another digest it has to be proved that it is what the chain ID names. Else an image could claim the diff
+    /// IDs of another one for its own layer, and everybody who pulls that other image would get it.
+    fn check_held(&self, held: Digest, asked: Digest, request: &Request<'_>, chain: &[Snapshot]) -> Result<(), String> {
+        let sites = self.sites();
+        let located = sites.locate(&[(held, None)]).map_err(|reason| reason.to_string())?;
+        if held == asked {
+            return Ok(());
+        }
+        let repository = &located[&held].site.repository;
+        let name = repository.name();
+        let place = |why: &str| format!("layer {held} is held in its place; repository {name:?} {why}");
+        let answers = repository.ask(vec![Question { layer: held, diff_id: true }]);
+        let present = answers.and_then(|mut answers| answers.pop().unwrap_or(Ok(None)));
+        let present = present.map_err(|trouble| place(&trouble.to_string()))?;
+        match present.and_then(|present| present.diff_id).filter(|_| repository.verify() != Verify::Off) {
+            None => Err(place("has no record that it has the same content")),
+            diff_id => request.verify(Verify::Required, chain, diff_id).map_err(|why| place(&why)),
+        }
     }
 
     /// Tries one repository; the inner error is the reason why not.
@@ -182,11 +204,8 @@ impl Snapshotter {
             labels: request.labels.clone(),
             what: What::Remote { layer, target: &target, plan: &stored },
         };
-        match self.store.create(new)? {
-            Created::New(_) => in_flight.keep(),
-            // Somebody else was faster; our directory goes.
-            Created::Held(_) => {}
-        }
+        // If somebody else was faster our directory goes, and the result is the same.
+        in_flight.store(new)?;
         Ok(Ok(()))
     }
 

@@ -15,8 +15,14 @@ pub(super) struct Site {
     pub finder: Finder,
 }
 
+impl Site {
+    fn new(repository: Arc<Repository>) -> Arc<Self> {
+        Arc::new(Self { finder: Finder::new(repository.clone()), repository })
+    }
+}
+
 /// All repositories.
-pub struct Sites(Vec<Site>);
+pub struct Sites(Vec<Arc<Site>>);
 
 /// A layer that was found.
 #[derive(Clone)]
@@ -29,14 +35,26 @@ pub(super) struct Located<'a> {
 impl Sites {
     /// The repositories, in the order in which they are to be searched.
     pub fn new(repositories: Vec<Arc<Repository>>) -> Self {
-        let site = |repository: Arc<Repository>| Site { finder: Finder::new(repository.clone()), repository };
+        Self(repositories.into_iter().map(Site::new).collect())
+    }
+
+    /// Other repositories, some of which may be among these: of those everything that is known stays known.
+    #[must_use]
+    pub fn change(&self, repositories: Vec<Arc<Repository>>) -> Self {
+        let known = |repository: &Arc<Repository>| self.0.iter().find(|site| Arc::ptr_eq(&site.repository, repository));
+        let site = |repository| known(&repository).cloned().unwrap_or_else(|| Site::new(repository));
         Self(repositories.into_iter().map(site).collect())
+    }
+
+    /// The repositories, in the order in which they are searched.
+    pub fn repositories(&self) -> impl Iterator<Item = &Arc<Repository>> {
+        self.0.iter().map(|site| &site.repository)
     }
 
     /// Asks every repository once, in the background, so that automounts are triggered and the log says what is wrong.
     pub fn probe_all(&self) {
-        for Site { repository, .. } in &self.0 {
-            let repository = repository.clone();
+        for site in &self.0 {
+            let repository = site.repository.clone();
             let name = format!("probe {}", repository.name());
             let probe = move || drop(repository.probe());
             if let Err(error) = std::thread::Builder::new().name(name).spawn(probe) {
@@ -46,7 +64,7 @@ impl Sites {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Site> {
-        self.0.iter()
+        self.0.iter().map(|site| &**site)
     }
 
     /// Whether the repository that a link leads to answered when it was last asked; true if it was not asked yet.

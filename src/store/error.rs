@@ -97,6 +97,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is not known if the change is on the disk.
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Database(_))
+    }
+
     /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Database(e) if matches!(&**e, redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull))

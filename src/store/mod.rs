@@ -32,6 +32,7 @@ mod write;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
@@ -62,8 +63,18 @@ pub struct StoredPlan {
 /// The open store. It locks its file: a second process that opens it is refused.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    path: PathBuf,
+    database: RwLock<Opened>,
     ids: Ids,
+}
+
+/// The open file. After a failed write redb refuses everything until the file is opened again.
+#[derive(Debug)]
+struct Opened {
+    /// `None` if it could not be opened again yet.
+    database: Option<Database>,
+    /// Counts how often it was opened, so that of several requests that fail together one opens it.
+    generation: u64,
 }
 
 impl Store {
@@ -83,20 +94,18 @@ impl Store {
             OpenError::io(&path, std::fs::rename(&aside, &path))?;
             OpenError::io(root, File::open(root).and_then(|dir| dir.sync_all()))?;
         }
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .open(&path)
-            .map_err(|source| OpenError::from_redb(&path, source))?;
-        let store = Self { database, ids: Ids::default() };
-        match store.format().map_err(|source| OpenError::Unreadable { path: path.clone(), source: source.into() })? {
-            FORMAT => Ok(store),
-            found => Err(OpenError::Format { path, found, known: FORMAT }),
+        let database = open(&path).map_err(|source| OpenError::from_redb(&path, source))?;
+        match format(&database).map_err(|source| OpenError::Unreadable { path: path.clone(), source: source.into() })? {
+            FORMAT => {}
+            found => return Err(OpenError::Format { path, found, known: FORMAT }),
         }
+        let database = RwLock::new(Opened { database: Some(database), generation: 0 });
+        Ok(Self { path, database, ids: Ids::default() })
     }
 
     /// A view of the store as it is now.
     pub fn read(&self) -> Result<Reader, Error> {
-        Reader::new(self.database.begin_read().map_err(redb::Error::from)?)
+        Reader::new(self.begin(|database| Ok(database.begin_read()?))?)
     }
 
     /// An id that was never given out before and never will be again.
@@ -115,14 +124,41 @@ impl Store {
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, Error> {
-        Ok(begin_write(&self.database)?)
+        self.begin(begin_write)
     }
 
-    fn format(&self) -> Result<u64, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let meta = transaction.open_table(META)?;
-        Ok(meta.get("format")?.map_or(0, |guard| guard.value()))
+    /// Begins a transaction. If an earlier write failed (a full disk), the file is opened again first.
+    fn begin<T>(&self, begin: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, Error> {
+        let generation = {
+            let opened = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            match opened.database.as_ref().map(&begin) {
+                Some(Err(redb::Error::PreviousIo)) | None => opened.generation,
+                Some(result) => return Ok(result?),
+            }
+        };
+        let mut opened = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if opened.generation == generation || opened.database.is_none() {
+            // Closed before it is opened: it locks its file.
+            opened.database = None;
+            opened.generation += 1;
+            opened.database = Some(open(&self.path).map_err(redb::Error::from)?);
+            tracing::info!(path = %self.path.display(), "the metadata store was opened again after an error");
+        }
+        match &opened.database {
+            Some(database) => Ok(begin(database)?),
+            None => Err(redb::Error::PreviousIo.into()),
+        }
     }
+}
+
+fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).open(path)
+}
+
+fn format(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = database.begin_read()?;
+    let meta = transaction.open_table(META)?;
+    Ok(meta.get("format")?.map_or(0, |guard| guard.value()))
 }
 
 fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {

@@ -158,8 +158,17 @@ impl Tree {
         }
     }
 
+    /// Makes sure that an active snapshot has its work directory: overlayfs keeps nothing in it between two mounts.
+    pub fn ensure_work(&self, id: u64) -> Result<(), Error> {
+        match make_directory(&self.directory(id).join(WORK), 0o711) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
+    }
+
     /// The disk that the files of a local snapshot take. Walks through all of them.
     pub fn usage(&self, id: u64) -> Result<crate::store::Usage, Error> {
+        self.check_local(id)?;
         usage::of(&self.fs(id))
     }
 

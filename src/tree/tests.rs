@@ -1,1 +1,220 @@
+use std::os::unix::fs::FileTypeExt;
 
+use super::*;
+use crate::markers::{Attributes, Plan};
+
+struct Scratch {
+    directory: tempfile::TempDir,
+    tree: Tree,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        Tree::prepare_root(&root).unwrap();
+        let tree = Tree::open(&root).unwrap();
+        Self { directory, tree }
+    }
+
+    fn layer(&self) -> PathBuf {
+        let layer = self.directory.path().join("layer");
+        fs::create_dir_all(&layer).unwrap();
+        layer
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn me() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
+#[test]
+fn a_root_that_others_may_enter_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("r");
+    Tree::prepare_root(&root).unwrap();
+    assert_eq!((mode(&root), mode(&root.join("snapshots"))), (0o700, 0o700));
+    for open in [&root, &root.join("snapshots")] {
+        fs::set_permissions(open, Permissions::from_mode(0o711)).unwrap();
+        assert!(matches!(Tree::prepare_root(&root), Err(Error::Open { mode: 0o711, .. })));
+        fs::set_permissions(open, Permissions::from_mode(0o700)).unwrap();
+    }
+}
+
+#[test]
+fn a_local_snapshot_has_its_modes_whatever_the_umask() {
+    let Scratch { directory: _directory, tree } = Scratch::new();
+    tree.create_local(7, Some(me()), true).unwrap();
+    let directory = tree.directory(7);
+    assert_eq!((mode(&directory), mode(&directory.join("fs")), mode(&directory.join("work"))), (0o700, 0o755, 0o711));
+    assert_eq!(tree.check_local(7).unwrap(), me());
+    assert!(matches!(tree.create_local(7, None, false), Err(Error::Io { .. })), "never made twice");
+}
+
+#[test]
+fn the_files_of_a_local_snapshot_are_never_made_again() {
+    let Scratch { directory: _directory, tree } = Scratch::new();
+    tree.create_local(7, None, true).unwrap();
+    fs::remove_dir(tree.fs(7)).unwrap();
+    assert!(matches!(tree.check_local(7), Err(Error::Lost(_))));
+    symlink("/", tree.fs(7)).unwrap();
+    assert!(matches!(tree.check_local(7), Err(Error::Lost(_))), "a link is not the snapshot's");
+    assert!(matches!(tree.check_local(8), Err(Error::Lost(_))));
+}
+
+#[test]
+fn a_link_that_is_missing_or_leads_elsewhere_is_made_again() {
+    let scratch = Scratch::new();
+    let (layer, tree) = (scratch.layer(), &scratch.tree);
+    tree.create_remote(3, Path::new("/elsewhere")).unwrap();
+    tree.ensure_link(3, &layer).unwrap();
+    assert_eq!(tree.link(3), Some(layer.clone()));
+    fs::remove_file(tree.fs(3)).unwrap();
+    tree.ensure_link(3, &layer).unwrap();
+    fs::remove_dir_all(tree.directory(3)).unwrap();
+    tree.ensure_link(3, &layer).unwrap();
+    assert_eq!(tree.link(3), Some(layer));
+}
+
+fn plan() -> Plan {
+    let (uid, gid) = me();
+    let attributes = |mode, seconds| Attributes { mode, uid, gid, mtime: (seconds, 5), xattrs: Vec::new() };
+    Plan {
+        root: attributes(0o711, 1),
+        directories: vec![(b"d".to_vec(), attributes(0o1750, 2)), (b"d/e".to_vec(), attributes(0o2700, 3))],
+        whiteouts: vec![b"d/e/.wh.x".to_vec(), b"d/e/x".to_vec(), b"\xff\n".to_vec()],
+        opaque: vec![b"d/e/x".to_vec(), b"o".to_vec()],
+        erased: vec![b"o".to_vec()],
+        hides_all: false,
+    }
+}
+
+#[test]
+fn cover_seal_and_erase_are_what_the_plan_says() {
+    let scratch = Scratch::new();
+    let tree = &scratch.tree;
+    tree.create_remote(3, &scratch.layer()).unwrap();
+    tree.ensure_extras(3, &plan(), "content", false).unwrap();
+    let directory = tree.directory(3);
+    let cover = directory.join("c");
+    for whiteout in ["d/e/.wh.x", "d/e/x", ".cvmfscatalog"].map(|name| cover.join(name)) {
+        let metadata = fs::symlink_metadata(&whiteout).unwrap();
+        assert!(metadata.file_type().is_char_device() && metadata.rdev() == 0, "{whiteout:?}");
+    }
+    for (path, mode, seconds) in [("", 0o711, 1), ("d", 0o1750, 2), ("d/e", 0o2700, 3)] {
+        let metadata = fs::symlink_metadata(cover.join(path)).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()), (mode, seconds, 5), "{path}");
+    }
+    for opaque in ["s/d/e/x", "s/o"] {
+        let value = xattr::get(directory.join(opaque), "user.overlay.opaque").unwrap();
+        assert_eq!(value.as_deref(), tree.has_seals().then_some(&b"y"[..]));
+    }
+    assert!(fs::symlink_metadata(directory.join("e/o")).unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn what_is_missing_is_made_again_and_what_is_there_is_not_touched() {
+    let scratch = Scratch::new();
+    let tree = &scratch.tree;
+    tree.create_remote(3, &scratch.layer()).unwrap();
+    tree.ensure_extras(3, &plan(), "content", false).unwrap();
+    let directory = tree.directory(3);
+    let inode = |name: &str| fs::metadata(directory.join(name)).unwrap().ino();
+    let cover = inode("c");
+    fs::remove_dir_all(directory.join("e")).unwrap();
+    tree.ensure_extras(3, &plan(), "content", false).unwrap();
+    assert_eq!(inode("c"), cover);
+    assert!(directory.join("e/o").symlink_metadata().is_ok());
+
+    let names = || fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(names().all(|name| !name.starts_with('.')), "nothing is left beside them");
+    let other = Plan { whiteouts: vec![b"other".to_vec()], ..plan() };
+    tree.ensure_extras(3, &other, "other content", false).unwrap();
+    assert!(directory.join("c/other").symlink_metadata().is_ok());
+    let kept = names()
+        .filter(|name| name.starts_with('.'))
+        .any(|name| fs::metadata(directory.join(name)).is_ok_and(|metadata| metadata.ino() == cover));
+    assert!(kept, "a container may be using the old cover");
+}
+
+#[test]
+fn a_layer_without_markers_has_a_cover_only_where_it_is_asked_for() {
+    let scratch = Scratch::new();
+    let tree = &scratch.tree;
+    tree.create_remote(3, &scratch.layer()).unwrap();
+    tree.ensure_extras(3, &Plan::default(), "content", false).unwrap();
+    assert!(!tree.directory(3).join("c").exists());
+    let (uid, gid) = me();
+    let plan = Plan { root: Attributes { mode: 0o755, uid, gid, ..Attributes::default() }, ..Plan::default() };
+    tree.ensure_extras(3, &plan, "content", true).unwrap();
+    assert!(tree.directory(3).join("c/.cvmfscatalog").symlink_metadata().is_ok());
+}
+
+#[test]
+fn removal_follows_no_link_and_takes_trees_of_any_depth() {
+    let scratch = Scratch::new();
+    let (layer, tree) = (scratch.layer(), &scratch.tree);
+    fs::write(layer.join("precious"), "x").unwrap();
+    tree.create_remote(3, &layer).unwrap();
+    tree.create_local(4, None, true).unwrap();
+    symlink(&layer, tree.fs(4).join("link")).unwrap();
+    // Deeper than any path can name, as a container can make it.
+    let mut at = File::open(tree.fs(4)).unwrap();
+    for _ in 0..3000 {
+        nix::sys::stat::mkdirat(&at, "d", nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY;
+        at = File::from(nix::fcntl::openat(&at, "d", flags, nix::sys::stat::Mode::empty()).unwrap());
+    }
+    fs::create_dir(tree.fs(4).join("locked")).unwrap();
+    fs::write(tree.fs(4).join("locked/file"), "x").unwrap();
+    tree.discard(3).unwrap();
+    tree.discard(4).unwrap();
+    tree.discard(5).unwrap();
+    tree.empty_trash().unwrap();
+    assert_eq!(tree.ids().unwrap(), Vec::<u64>::new());
+    assert_eq!(fs::read_dir(tree.root().join("trash")).unwrap().count(), 0);
+    assert_eq!(fs::read(layer.join("precious")).unwrap(), b"x");
+}
+
+#[test]
+fn what_is_mounted_in_a_removed_snapshot_is_not_deleted() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("SKIPPED what_is_mounted_in_a_removed_snapshot_is_not_deleted: needs root");
+    }
+    let scratch = Scratch::new();
+    let (layer, tree) = (scratch.layer(), &scratch.tree);
+    fs::write(layer.join("precious"), "x").unwrap();
+    tree.create_local(4, None, false).unwrap();
+    let target = tree.fs(4).join("mounted");
+    fs::create_dir(&target).unwrap();
+    // On the same file system, so that no device number tells it apart.
+    let bind = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(&layer), &target, None::<&str>, bind, None::<&str>).unwrap();
+    let unmounted = || nix::mount::umount2(&tree.root().join("trash/4/fs/mounted"), nix::mount::MntFlags::empty());
+    tree.discard(4).unwrap();
+    let result = tree.empty_trash();
+    unmounted().unwrap();
+    assert!(matches!(result, Err(Error::Mounted(_))), "{result:?}");
+    assert_eq!(fs::read(layer.join("precious")).unwrap(), b"x");
+    tree.empty_trash().unwrap();
+}
+
+#[test]
+fn usage_counts_each_inode_once() {
+    let Scratch { directory: _directory, tree } = Scratch::new();
+    tree.create_local(4, None, false).unwrap();
+    let fs = tree.fs(4);
+    let empty = tree.usage(4).unwrap();
+    assert_eq!(empty.inodes, 1, "the root");
+    fs::write(fs.join("a"), vec![1; 100_000]).unwrap();
+    File::open(fs.join("a")).unwrap().sync_all().unwrap();
+    fs::hard_link(fs.join("a"), fs.join("b")).unwrap();
+    symlink("a", fs.join("c")).unwrap();
+    let usage = tree.usage(4).unwrap();
+    assert_eq!(usage.inodes, 3);
+    assert!((100_000..200_000).contains(&(usage.bytes - empty.bytes)), "{usage:?}");
+}

@@ -1,0 +1,69 @@
+//! Which mount a path lies in, told without asking that mount anything.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What identifies the mount at a path, as long as somebody uses it: its id and its device (proc(5), `mountinfo`).
+pub(crate) fn mount_at(path: &Path) -> Option<String> {
+    identify(&std::fs::read("/proc/self/mountinfo").ok()?, path)
+}
+
+/// The last of the longest mount points wins: it lies on top.
+fn identify(mountinfo: &[u8], path: &Path) -> Option<String> {
+    let mut best: Option<(usize, &[u8], &[u8])> = None;
+    for line in mountinfo.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let (Some(id), Some(device), Some(point)) = (fields.next(), fields.nth(1), fields.nth(1)) else { continue };
+        let point = unescape(point);
+        let is_longer = best.as_ref().is_none_or(|(length, ..)| point.len() >= *length);
+        if is_longer && path.starts_with(Path::new(std::ffi::OsStr::from_bytes(&point))) {
+            best = Some((point.len(), id, device));
+        }
+    }
+    best.map(|(_, id, device)| format!("{} {}", String::from_utf8_lossy(id), String::from_utf8_lossy(device)))
+}
+
+/// The kernel writes blanks and backslashes as three octal digits.
+fn unescape(point: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(point.len());
+    let mut rest = point;
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                plain.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &[u8] = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+        30 22 0:40 / /cvmfs rw - autofs x rw\n\
+        31 30 0:41 / /cvmfs/a.b ro - fuse cvmfs2 ro\n\
+        32 30 0:42 / /cvmfs/a.b ro - fuse cvmfs2 ro\n\
+        33 30 0:43 / /cvmfs/with\\040blank\\134x ro - fuse cvmfs2 ro\n";
+
+    #[test]
+    fn the_top_most_mount_of_the_longest_point_is_the_one() {
+        for (path, expected) in [
+            ("/cvmfs/a.b", "32 0:42"),
+            ("/cvmfs/a.b/sub", "32 0:42"),
+            ("/cvmfs/a.bc", "30 0:40"),
+            ("/cvmfs/with blank\\x/y", "33 0:43"),
+            ("/srv/layers", "22 8:1"),
+        ] {
+            assert_eq!(identify(MOUNTS, Path::new(path)).as_deref(), Some(expected), "{path}");
+        }
+        assert_eq!(identify(b"", Path::new("/")), None);
+    }
+}

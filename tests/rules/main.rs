@@ -1,0 +1,32 @@
+//! What containerd demands of a snapshotter, asked of the running daemon: the twenty rules (`rule_NN_…`; the first one is
+//! about the name in configurations and has no test here), the code for each error, keys, times, updates and usage.
+//!
+//! Citations are of containerd's source.
+
+#![allow(clippy::result_large_err, reason = "the type is tonic's")]
+
+mod codes;
+mod keys;
+#[path = "../mock_support/mod.rs"]
+mod mock_support;
+mod mounts;
+mod protocol;
+mod requests;
+#[path = "../support/mod.rs"]
+mod support;
+mod updates;
+mod usage;
+
+use support::{Client, Daemon, Settings};
+
+/// A daemon without repositories in use, and a client of it; `None` if it cannot run here.
+fn start() -> Option<(Daemon, Client)> {
+    if !support::is_root() {
+        return None;
+    }
+    let directory = std::path::PathBuf::from("/nonexistent/layers");
+    let repositories = vec![("none".to_owned(), directory, "directory", String::new())];
+    let daemon = Daemon::start(&Settings { repositories, ..Settings::default() });
+    let client = daemon.client();
+    Some((daemon, client))
+}
