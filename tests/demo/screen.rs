@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Somebody pressed Ctrl-C: everything is cleaned up, and nothing else is done.
 pub(crate) struct Interrupted;
@@ -29,25 +29,38 @@ const POLL: Duration = Duration::from_millis(2);
 
 /// From now on the signals that ask for the end let the demo clean up first.
 pub(crate) fn catch_signals() {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    // In every thread that starts after this one; programs that are started get them as usual.
-    signals.thread_block().expect("signals can be blocked");
+    // Handlers, not a mask: programs that are started would inherit a mask.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (ready, handled) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        while signals.wait().is_ok() {
-            if INTERRUPTED.swap(true, Ordering::SeqCst) {
-                say("(still cleaning up)");
-                continue;
+        runtime.block_on(async {
+            let handler = |kind| signal(kind).expect("signals can be handled");
+            let mut interrupt = handler(SignalKind::interrupt());
+            let mut terminate = handler(SignalKind::terminate());
+            let mut hangup = handler(SignalKind::hangup());
+            ready.send(()).expect("the demo waits for this");
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => interrupted(),
+                    _ = terminate.recv() => interrupted(),
+                    _ = hangup.recv() => interrupted(),
+                }
             }
-            say("\nInterrupted: cleaning up.");
-            if let Some(child) = running().as_mut() {
-                // It may have ended by itself.
-                let _ = child.kill();
-            }
-        }
+        });
     });
+    handled.recv().expect("signals are handled");
+}
+
+fn interrupted() {
+    if INTERRUPTED.swap(true, Ordering::SeqCst) {
+        say("(still cleaning up)");
+        return;
+    }
+    say("\nInterrupted: cleaning up.");
+    if let Some(child) = running().as_mut() {
+        // It may have ended by itself.
+        let _ = child.kill();
+    }
 }
 
 /// Prints a line. That nobody reads it must not keep the demo from cleaning up.
