@@ -21,4 +21,5 @@ lint:
 	cargo clippy --all-targets --locked -- -D warnings
 	test -z "$$(gofmt -l tools tests/conformance)"
 	cd tests/conformance && go vet ./...
+	if command -v cargo-deny >/dev/null; then cargo deny check; fi
 	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci | xargs shellcheck; fi
