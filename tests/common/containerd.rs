@@ -82,7 +82,8 @@ impl Version {
 }
 
 impl Nerdctl {
-    fn program(self) -> PathBuf {
+    /// The program.
+    pub fn program(self) -> PathBuf {
         match self {
             Self::V1_7 => tool("nerdctl-1.7", "nerdctl"),
             Self::V2_3 => tool("nerdctl-2.3", "nerdctl"),
