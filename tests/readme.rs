@@ -119,6 +119,10 @@ fn the_blocks_for_containerd_are_what_we_print_and_containerd_reads_them() {
             let mut told = parse(&block);
             // Later ones turn it into their own.
             told.remove("version");
+            if version == Version::V1_6 {
+                // 1.6.20 does not know it yet, as the README says.
+                told["proxy_plugins"]["cvmfs-snapshotter"].as_table_mut().expect("a table").remove("exports");
+            }
             assert!(contains(&Value::Table(parse(&dump)), &Value::Table(told)), "{version:?}: {dump}");
         }
     }

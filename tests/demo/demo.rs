@@ -29,11 +29,8 @@ use subject::Subject;
 #[derive(Parser)]
 struct Args {
     /// An OCI layout with an image; without it a small one is made
-    #[arg(long, requires = "name")]
-    layout: Option<PathBuf>,
-    /// The image's name in the layout
     #[arg(long)]
-    name: Option<String>,
+    layout: Option<PathBuf>,
 }
 
 /// What one of the two ways cost.
@@ -77,9 +74,9 @@ fn demo(args: Args) -> Result<(), Interrupted> {
     ));
 
     title("1. An image");
-    let subject = match (args.layout, args.name) {
-        (Some(layout), Some(name)) => Subject::existing(layout, name),
-        _ => Subject::small(sandbox.join("image")),
+    let subject = match args.layout {
+        Some(layout) => Subject::existing(layout),
+        None => Subject::small(sandbox.join("image")),
     };
     let layers = subject.layers();
     let bytes = layers.iter().map(|layer| layer.bytes).sum::<u64>();

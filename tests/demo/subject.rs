@@ -65,9 +65,13 @@ impl Subject {
         Self { layout, name, remarks }
     }
 
-    /// An image that is there already.
-    pub(crate) fn existing(layout: PathBuf, name: String) -> Self {
-        Self { layout, name, remarks: &[] }
+    /// The first image of a layout that is there already.
+    pub(crate) fn existing(layout: PathBuf) -> Self {
+        let mut subject = Self { layout, name: String::new(), remarks: &[] };
+        let index = subject.read("index.json");
+        let name = index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str();
+        subject.name = name.unwrap_or_else(|| panic!("{} has no named image", subject.layout.display())).to_owned();
+        subject
     }
 
     /// The layers, the lowest first.
