@@ -16,6 +16,9 @@ pub mod markers;
 pub mod repository;
 pub mod server;
 pub mod service;
+#[cfg(test)]
+#[path = "../tests/skip/mod.rs"]
+mod skip;
 pub mod snapshotter;
 pub mod stack;
 pub mod store;

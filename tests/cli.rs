@@ -204,6 +204,21 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn a_stop_is_clean_as_soon_as_the_socket_is_there() {
+    if !is_root() {
+        return;
+    }
+    let mut daemon = Daemon::stopped(&Settings::default());
+    for _ in 0..10 {
+        daemon.spawn();
+        while UnixStream::connect(daemon.socket()).is_err() {
+            assert!(daemon.is_running(), "{}", daemon.log());
+        }
+        assert_eq!(daemon.stop(Signal::SIGTERM).code(), Some(0), "{}", daemon.log());
+    }
+}
+
+#[test]
 fn a_stop_is_clean_and_changes_no_mount() {
     if !is_root() {
         return;

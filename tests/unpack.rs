@@ -1,5 +1,7 @@
 //! The command `unpack`, run as the real program: what it makes, what it refuses, and what it leaves behind.
 
+mod skip;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -16,8 +18,7 @@ use tempfile::TempDir;
 /// Returns from a test that needs root.
 macro_rules! need_root {
     () => {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("\n*** SKIPPED, needs root: {}:{} ***\n", file!(), line!());
+        if !skip::is_root() {
             return;
         }
     };
@@ -845,8 +846,7 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     let output = command.arg(bench.image()).arg(&repository).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     if output.status.code() == Some(99) || message.starts_with("unshare:") {
-        eprintln!("\n*** SKIPPED, cannot mount here: {message} ***\n");
-        return;
+        return skip::skip(&format!("it cannot mount here: {}", message.trim()));
     }
     assert!(!output.status.success());
     assert!(message.contains("No space left on device") && message.contains("entry \"d"), "{message}");
@@ -866,8 +866,7 @@ fn without_root_it_says_so() {
     let output = command.arg(bench.image()).arg(bench.path("repository")).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     if output.status.code() == Some(127) || output.status.code() == Some(126) {
-        eprintln!("\n*** SKIPPED, cannot become another user here: {message} ***\n");
-        return;
+        return skip::skip(&format!("it cannot become another user here: {}", message.trim()));
     }
     assert!(message.contains("must run as root"), "{message}");
     assert!(!bench.path("repository").exists());

@@ -61,6 +61,10 @@ fn needs_an_operator(error: &Error) -> bool {
 
 fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "starting");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // First of all: whoever sees the socket may ask for a stop already.
+    let (stop, mut hangup) =
+        runtime.block_on(async { Ok::<_, Error>((stop_signal()?, signal(SignalKind::hangup())?)) })?;
     Tree::prepare_root(&config.root)?;
     let store_path = Store::path(&config.root);
     if !store_path.exists() && !Tree::is_empty(&config.root)? {
@@ -79,10 +83,7 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
     };
     sites.probe_all();
     let snapshotter = Arc::new(Snapshotter::new(store, tree, sites, config.timeouts.markers));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
-        let stop = stop_signal()?;
-        let mut hangup = signal(SignalKind::hangup())?;
         tracing::info!(address = %address.display(), "serving");
         let serving = server::serve(listener, &address, snapshotter.clone(), stop);
         tokio::pin!(serving);

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -21,6 +22,8 @@ use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use serde::{Deserialize, Serialize};
 
 use super::walk::{Marker, WalkError, bytes_path, open_beneath};
+use crate::digest::Digest;
+
 use super::{AUFS_PREFIX, AUTO_CATALOG, CATALOG, OPAQUE, WHITEOUT_PREFIX};
 
 /// A path below the root of the layer, as bytes: names need not be UTF-8. The root is empty.
@@ -59,6 +62,8 @@ pub struct Plan {
     pub erased: Vec<RelativePath>,
     /// Nothing below this layer is visible.
     pub hides_all: bool,
+    #[serde(skip)]
+    pub(crate) fingerprint: OnceLock<String>,
 }
 
 /// Which of the directories a layer needs.
@@ -83,6 +88,11 @@ impl Plan {
             erase: !self.hides_all && !self.erased.is_empty(),
             hides_all: self.hides_all,
         }
+    }
+
+    /// What tells this plan from others.
+    pub fn fingerprint(&self) -> &str {
+        self.fingerprint.get_or_init(|| Digest::of(&self.encode()).hex())
     }
 
     /// The form in which the store keeps it (postcard).
@@ -141,6 +151,7 @@ impl Plan {
             opaque,
             erased,
             hides_all,
+            fingerprint: OnceLock::new(),
         })
     }
 }

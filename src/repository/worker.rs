@@ -3,6 +3,7 @@
 //! Calls into a repository are made here, one after the other. While one hangs, everybody who asks is told so at once,
 //! and no further thread gets stuck.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +53,10 @@ impl Worker {
         thread::Builder::new().name(format!("repo {repository}")).spawn(move || {
             for job in queue {
                 shown.step();
-                job(&shown);
+                // A bug must not make the repository look hung for ever. Whoever waits is told by the lost answer.
+                if catch_unwind(AssertUnwindSafe(|| job(&shown))).is_err() {
+                    tracing::error!("a request to a repository panicked; please report this");
+                }
                 shown.set(None);
             }
         })?;
@@ -91,7 +95,7 @@ impl Worker {
             match result.recv_timeout(left) {
                 Ok(result) => return Ok(result),
                 Err(RecvTimeoutError::Timeout) => {}
-                // The job panicked, and the thread with it.
+                // The job panicked.
                 Err(RecvTimeoutError::Disconnected) => return Err(Stuck(started.elapsed())),
             }
         }
@@ -118,6 +122,14 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(worker.call(LIMIT, |_| 7), Ok(7), "works again");
+    }
+
+    #[test]
+    fn a_job_that_panics_does_not_take_the_thread_with_it() {
+        let worker = Worker::start("test").unwrap();
+        let lost: Result<(), _> = worker.call(LIMIT * 100, |_| panic!("on purpose"));
+        assert!(lost.is_err());
+        assert_eq!(worker.call(LIMIT * 100, |_| 7), Ok(7));
     }
 
     #[test]

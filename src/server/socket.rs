@@ -51,6 +51,8 @@ pub(super) fn listen(path: &Path) -> Result<UnixListener, Error> {
     remove_stale(path)?;
     // Made under another name and renamed: nobody can connect before the mode is right.
     let aside = path.with_extension(format!("{}", std::process::id()));
+    // A process that was killed here may have had our number: in a container it is always the same.
+    remove_stale(&aside)?;
     let listener = UnixListener::bind(&aside).map_err(io("bind"))?;
     let placed = fs::set_permissions(&aside, Permissions::from_mode(0o600)).and_then(|()| fs::hard_link(&aside, path));
     let removed = fs::remove_file(&aside);
@@ -112,6 +114,15 @@ mod tests {
         let (_directory, path) = scratch();
         drop(listen(&path).unwrap());
         assert!(path.exists(), "left behind");
+        let _listener = listen(&path).unwrap();
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn one_that_was_left_half_made_is_replaced() {
+        let (_directory, path) = scratch();
+        drop(listen(&path).unwrap());
+        fs::rename(&path, path.with_extension(format!("{}", std::process::id()))).unwrap();
         let _listener = listen(&path).unwrap();
         UnixStream::connect(&path).unwrap();
     }

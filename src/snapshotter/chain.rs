@@ -57,7 +57,7 @@ impl Snapshotter {
             let is_top_most = used.is_empty();
             if used.insert(layer) {
                 self.tree.ensure_link(snapshot.id, &at.site.repository.layer_directory(layer))?;
-                self.tree.ensure_extras(snapshot.id, &plan, &at.identity, is_top_most)?;
+                self.tree.ensure_extras(snapshot.id, &plan, is_top_most)?;
             }
             owner.get_or_insert((plan.root.uid, plan.root.gid));
             layers.push(self.layer(snapshot.id, layer, &plan));

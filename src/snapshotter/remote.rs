@@ -137,22 +137,23 @@ impl Snapshotter {
     /// Whether the layer that is held for the target can be used now for a client that names `asked`.
     ///
     /// Under another digest it has to be proved that it is what the chain ID names. Else an image could claim the diff
-    /// IDs of another one for its own layer, and everybody who pulls that other image would get it.
+    /// IDs of another one for its own layer, and everybody who pulls that other image would get it. The proof is also
+    /// wanted where the configuration requires it, since that may have changed.
     fn check_held(&self, held: Digest, asked: Digest, request: &Request<'_>, chain: &[Snapshot]) -> Result<(), String> {
         let sites = self.sites();
         let located = sites.locate(&[(held, None)]).map_err(|reason| reason.to_string())?;
-        if held == asked {
+        let repository = &located[&held].site.repository;
+        let verify = repository.verify();
+        if held == asked && verify != Verify::Required {
             return Ok(());
         }
-        let repository = &located[&held].site.repository;
-        let name = repository.name();
-        let place = |why: &str| format!("layer {held} is held in its place; repository {name:?} {why}");
+        let refusal = |why: &str| format!("layer {held} is held for it; repository {:?} {why}", repository.name());
         let answers = repository.ask(vec![Question { layer: held, diff_id: true }]);
         let present = answers.and_then(|mut answers| answers.pop().unwrap_or(Ok(None)));
-        let present = present.map_err(|trouble| place(&trouble.to_string()))?;
-        match present.and_then(|present| present.diff_id).filter(|_| repository.verify() != Verify::Off) {
-            None => Err(place("has no record that it has the same content")),
-            diff_id => request.verify(Verify::Required, chain, diff_id).map_err(|why| place(&why)),
+        let present = present.map_err(|trouble| refusal(&trouble.to_string()))?;
+        match present.and_then(|present| present.diff_id).filter(|_| verify != Verify::Off) {
+            None => Err(refusal("has no record of its diff ID that would prove that it is the same")),
+            diff_id => request.verify(Verify::Required, chain, diff_id).map_err(|why| refusal(&why)),
         }
     }
 
@@ -194,7 +195,7 @@ impl Snapshotter {
             return Ok(Err(format!("has it, but the image has too many layers to use it in place: {reason}")));
         }
         self.tree.create_remote(id, &site.repository.layer_directory(layer))?;
-        self.tree.ensure_extras(id, &plan, &at.identity, false)?;
+        self.tree.ensure_extras(id, &plan, false)?;
         let stored = StoredPlan { identity: at.identity, bytes: plan.encode() };
         let target = request.target.to_string();
         let new = New {

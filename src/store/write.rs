@@ -141,7 +141,9 @@ impl Store {
                 put_plan(&transaction, layer, plan)?;
                 // No key of containerd's has this form, and the id makes it unique: the same target may be held on
                 // top of several parents.
-                (format!("{target}@{}", new.id), Kind::Committed, Content::Remote(layer))
+                let name = format!("{target}@{}", new.id);
+                tables.must_be_free(&name)?;
+                (name, Kind::Committed, Content::Remote(layer))
             }
         };
         let now = SystemTime::now();

@@ -21,8 +21,8 @@ use crate::stack::{COVER, ERASE, SEAL};
 /// Tells containerd's reader of lower directories to stop; it means nothing to the kernel, whose attribute needs a
 /// privilege and another name.
 const OPAQUE_XATTR: &str = "user.overlay.opaque";
-/// The file that says which content cover, seal and erase were made of.
-const IDENTITY: &str = "identity";
+/// The file that says which plan cover, seal and erase were made of.
+const PLAN: &str = "plan";
 
 pub(super) fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -30,14 +30,12 @@ pub(super) fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
 
 impl Tree {
     /// Makes sure that a remote snapshot has the directories that `plan` calls for, and its cover if `cover` asks for it.
-    ///
-    /// `identity`: the content that the plan was made of.
-    pub fn ensure_extras(&self, id: u64, plan: &Plan, identity: &str, cover: bool) -> Result<(), Error> {
+    pub fn ensure_extras(&self, id: u64, plan: &Plan, cover: bool) -> Result<(), Error> {
         let shape = plan.shape();
         let wanted = [(COVER, cover || shape.cover), (SEAL, self.has_seals() && shape.seal), (ERASE, shape.erase)];
         let directory = self.directory(id);
         let missing = || {
-            let is_current = fs::read(directory.join(IDENTITY)).is_ok_and(|is| is == identity.as_bytes());
+            let is_current = fs::read(directory.join(PLAN)).is_ok_and(|is| is == plan.fingerprint().as_bytes());
             let is_missing = |name: &str| !is_current || !directory.join(name).is_dir();
             let names = wanted.iter().filter(|(name, wanted)| *wanted && is_missing(name)).map(|(name, _)| *name);
             (is_current, names.collect::<Vec<_>>())
@@ -54,13 +52,17 @@ impl Tree {
                 SEAL => write_seal(&made, plan),
                 _ => write_erase(&made, plan),
             };
-            wrote.map_err(|e| Error::io("write", &made, e))?;
-            put(&made, &directory.join(name))?;
+            let wrote = wrote.map_err(|e| Error::io("write", &made, e));
+            if let Err(error) = wrote.and_then(|()| put(&made, &directory.join(name))) {
+                // Nobody has seen it. What cannot be removed now goes with the snapshot.
+                let _ = fs::remove_dir_all(&made);
+                return Err(error);
+            }
         }
         if !is_current {
-            let file = directory.join(IDENTITY);
+            let file = directory.join(PLAN);
             let aside = make_aside(&directory, |path| File::create_new(path).map(drop))?;
-            let wrote = fs::write(&aside, identity).and_then(|()| fs::rename(&aside, &file));
+            let wrote = fs::write(&aside, plan.fingerprint()).and_then(|()| fs::rename(&aside, &file));
             wrote.map_err(|e| Error::io("write", &file, e))?;
         }
         Ok(())

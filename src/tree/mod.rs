@@ -7,7 +7,7 @@
 //!     fs                      local: the files; remote: a link to the layer in its repository
 //!     work                    overlayfs' work directory of an active snapshot
 //!     c, s, e                 cover, seal, erase of a remote layer (see `markers`)
-//!     identity                which content of the layer c, s and e were made of
+//!     plan                    which plan c, s and e were made of
 //!     .<n>                    c, s or e that is being made, or was replaced while a container may be using it
 //!   trash/<id>                removed snapshots, on their way out
 //! ```

@@ -89,7 +89,7 @@ fn plan() -> Plan {
         whiteouts: vec![b"d/e/.wh.x".to_vec(), b"d/e/x".to_vec(), b"\xff\n".to_vec()],
         opaque: vec![b"d/e/x".to_vec(), b"o".to_vec()],
         erased: vec![b"o".to_vec()],
-        hides_all: false,
+        ..Plan::default()
     }
 }
 
@@ -98,7 +98,7 @@ fn cover_seal_and_erase_are_what_the_plan_says() {
     let scratch = Scratch::new();
     let tree = &scratch.tree;
     tree.create_remote(3, &scratch.layer()).unwrap();
-    tree.ensure_extras(3, &plan(), "content", false).unwrap();
+    tree.ensure_extras(3, &plan(), false).unwrap();
     let directory = tree.directory(3);
     let cover = directory.join("c");
     for whiteout in ["d/e/.wh.x", "d/e/x", ".cvmfscatalog"].map(|name| cover.join(name)) {
@@ -121,19 +121,19 @@ fn what_is_missing_is_made_again_and_what_is_there_is_not_touched() {
     let scratch = Scratch::new();
     let tree = &scratch.tree;
     tree.create_remote(3, &scratch.layer()).unwrap();
-    tree.ensure_extras(3, &plan(), "content", false).unwrap();
+    tree.ensure_extras(3, &plan(), false).unwrap();
     let directory = tree.directory(3);
     let inode = |name: &str| fs::metadata(directory.join(name)).unwrap().ino();
     let cover = inode("c");
     fs::remove_dir_all(directory.join("e")).unwrap();
-    tree.ensure_extras(3, &plan(), "content", false).unwrap();
+    tree.ensure_extras(3, &plan(), false).unwrap();
     assert_eq!(inode("c"), cover);
     assert!(directory.join("e/o").symlink_metadata().is_ok());
 
     let names = || fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     assert!(names().all(|name| !name.starts_with('.')), "nothing is left beside them");
     let other = Plan { whiteouts: vec![b"other".to_vec()], ..plan() };
-    tree.ensure_extras(3, &other, "other content", false).unwrap();
+    tree.ensure_extras(3, &other, false).unwrap();
     assert!(directory.join("c/other").symlink_metadata().is_ok());
     let kept = names()
         .filter(|name| name.starts_with('.'))
@@ -146,11 +146,11 @@ fn a_layer_without_markers_has_a_cover_only_where_it_is_asked_for() {
     let scratch = Scratch::new();
     let tree = &scratch.tree;
     tree.create_remote(3, &scratch.layer()).unwrap();
-    tree.ensure_extras(3, &Plan::default(), "content", false).unwrap();
+    tree.ensure_extras(3, &Plan::default(), false).unwrap();
     assert!(!tree.directory(3).join("c").exists());
     let (uid, gid) = me();
     let plan = Plan { root: Attributes { mode: 0o755, uid, gid, ..Attributes::default() }, ..Plan::default() };
-    tree.ensure_extras(3, &plan, "content", true).unwrap();
+    tree.ensure_extras(3, &plan, true).unwrap();
     assert!(tree.directory(3).join("c/.cvmfscatalog").symlink_metadata().is_ok());
 }
 
@@ -182,8 +182,8 @@ fn removal_follows_no_link_and_takes_trees_of_any_depth() {
 
 #[test]
 fn what_is_mounted_in_a_removed_snapshot_is_not_deleted() {
-    if !nix::unistd::geteuid().is_root() {
-        return eprintln!("SKIPPED what_is_mounted_in_a_removed_snapshot_is_not_deleted: needs root");
+    if !crate::skip::is_root() {
+        return;
     }
     let scratch = Scratch::new();
     let (layer, tree) = (scratch.layer(), &scratch.tree);

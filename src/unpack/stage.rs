@@ -287,8 +287,7 @@ mod tests {
 
     #[test]
     fn the_first_to_publish_wins() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+        if !crate::skip::is_root() {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -305,8 +304,7 @@ mod tests {
 
     #[test]
     fn only_what_nobody_holds_is_cleaned() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+        if !crate::skip::is_root() {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -324,8 +322,7 @@ mod tests {
 
     #[test]
     fn something_else_in_the_layers_place_is_an_error() {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+        if !crate::skip::is_root() {
             return;
         }
         let directory = tempfile::tempdir().unwrap();

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test program uses another part of it")]
 
+#[path = "../skip/mod.rs"]
+pub(crate) mod skip;
+
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -20,16 +23,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Whether FUSE can be mounted here; if not, says loudly that the test is skipped.
 #[must_use]
 pub fn available() -> bool {
-    let missing = if !nix::unistd::geteuid().is_root() {
-        "root"
-    } else if !Path::new("/dev/fuse").exists() {
-        "/dev/fuse"
-    } else {
-        return true;
-    };
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    eprintln!("\n*** SKIPPED: {test} needs {missing} ***\n");
-    false
+    let has_fuse = Path::new("/dev/fuse").exists();
+    if !has_fuse {
+        skip::skip("it needs /dev/fuse");
+    }
+    has_fuse && skip::is_root()
 }
 
 /// What the mock is started with.

@@ -95,6 +95,24 @@ on_both! {
         assert!(first[0].in_place && first == second, "{first:?} {second:?}");
     }
 
+    fn what_is_held_is_looked_at_again_where_a_record_becomes_required(kind) {
+        let Some(site) = Site::new(kind) else { return };
+        let (old, right) = (Layer::new("old", &[("x", "x")]), Layer::new("right", &[("y", "y")]));
+        old.publish_without_record(&site.backing());
+        site.published(&old);
+        site.publish(&right);
+        let images = [Image::new("old", &[&old]), Image::new("right", &[&right])];
+        let mut daemon = Daemon::start(&settings(&site, "if-known"));
+        for (verify, expected) in [("if-known", true), ("required", false), ("off", true)] {
+            daemon.configure(&settings(&site, verify));
+            daemon.restart();
+            let client = daemon.client();
+            let mut namespace = Namespace::new(&client, verify, Style::New);
+            assert_eq!(namespace.in_place(&images[0]), [expected], "{verify}");
+            assert_eq!(namespace.in_place(&images[1]), [true], "{verify}");
+        }
+    }
+
     fn without_the_parents_chain_id_a_layer_is_used_unless_that_is_required(kind) {
         let Some(site) = Site::new(kind) else { return };
         let (base, layer) = (Layer::new("base", &[]), Layer::new("layer", &[("x", "x")]));

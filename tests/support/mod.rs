@@ -33,12 +33,4 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Whether the test can run here; if not, says so loudly.
-#[must_use]
-pub fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: {} needs root", std::thread::current().name().unwrap_or("a test"));
-    }
-    root
-}
+pub(crate) use crate::mock_support::skip::is_root;

@@ -1,0 +1,4 @@
+{
+  nodes.machine = { };
+  testScript = builtins.readFile ./lib/prelude.py + builtins.readFile ./restart.py;
+}
