@@ -1,7 +1,5 @@
 //! The daemon under test.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,9 +24,6 @@ impl<'a> Daemon<'a> {
     /// Starts the daemon with this configuration, and waits until it listens.
     pub fn start(sandbox: &'a Sandbox, config: &str) -> Self {
         let dir = sandbox.mkdir("snapshotter");
-        let root = sandbox.mkdir("snapshotter/root");
-        // The daemon refuses a folder that others can look into.
-        std::fs::set_permissions(&root, Permissions::from_mode(0o700)).expect("the mode of a folder");
         std::fs::write(dir.join("config.toml"), config).expect("the configuration");
         let process = spawn(sandbox, &dir);
         Self { sandbox, dir, process }

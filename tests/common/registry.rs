@@ -185,7 +185,10 @@ impl Shared {
         let (name, reference) = path.rsplit_once("/manifests/")?;
         let digest = self.digest_of_tag(name, reference).unwrap_or_else(|| reference.into());
         let manifest = self.read_blob(&digest)?;
-        let media_type = serde_json::from_slice::<Value>(&manifest).ok()?["mediaType"].as_str()?.to_owned();
+        let document = serde_json::from_slice::<Value>(&manifest).ok()?;
+        // Optional, and umoci leaves it out.
+        let media_type =
+            document["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json").to_owned();
         Some((media_type, manifest))
     }
 }
