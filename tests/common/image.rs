@@ -1,10 +1,10 @@
 //! Makes images for the tests, in an OCI image layout.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use flate2::{Compression, write::GzEncoder};
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -147,10 +147,17 @@ impl Entry {
     }
 }
 
+#[derive(Clone, Debug)]
+enum Layer {
+    Entries(Vec<Entry>),
+    /// The blob as it is.
+    Gzip(Vec<u8>),
+}
+
 /// An image to be made.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
-    layers: Vec<Vec<Entry>>,
+    layers: Vec<Layer>,
     config: BTreeMap<String, Value>,
 }
 
@@ -167,6 +174,9 @@ impl Image {
         layer.push(Entry::file("bin/busybox", busybox).mode(0o755));
         layer.push(Entry::file("etc/passwd", "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"));
         layer.push(Entry::file("etc/group", "root:x:0:\nuser:x:1000:\n"));
+        // What containers have mounts on, so that nobody has to make it in their root.
+        layer.extend(["dev", "proc", "run", "sys"].map(Entry::dir));
+        layer.extend(["etc/hostname", "etc/hosts", "etc/resolv.conf"].map(|path| Entry::file(path, "")));
         for name in
             "cat chmod chown cp echo env find grep head id ln ls mkdir mv rm rmdir sh sha256sum sleep sort stat tail \
             test touch true wc"
@@ -184,7 +194,19 @@ impl Image {
 
     /// Adds a layer on top.
     pub fn layer(mut self, entries: Vec<Entry>) -> Self {
-        self.layers.push(entries);
+        self.layers.push(Layer::Entries(entries));
+        self
+    }
+
+    /// Adds a layer below all others.
+    pub fn below(mut self, entries: Vec<Entry>) -> Self {
+        self.layers.insert(0, Layer::Entries(entries));
+        self
+    }
+
+    /// Adds a layer on top that is in an archive already, compressed with gzip.
+    pub fn blob(mut self, gzip: impl Into<Vec<u8>>) -> Self {
+        self.layers.push(Layer::Gzip(gzip.into()));
         self
     }
 
@@ -207,8 +229,8 @@ impl Image {
         std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("oci-layout");
         let mut layers = Vec::new();
         let mut descriptors = Vec::new();
-        for entries in &self.layers {
-            let (layer, descriptor) = write_layer(dir, entries, layers.last());
+        for layer in &self.layers {
+            let (layer, descriptor) = write_layer(dir, layer, layers.last());
             layers.push(layer);
             descriptors.push(descriptor);
         }
@@ -220,16 +242,29 @@ impl Image {
             "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| &layer.diff_id).collect::<Vec<_>>()},
             "history": layers.iter().map(|_| json!({"created_by": "tests"})).collect::<Vec<_>>(),
         });
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST, "layers": descriptors,
-            "config": write_blob(dir, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes()),
-        });
-        let mut descriptor = write_blob(dir, MANIFEST, manifest.to_string().as_bytes());
-        let digest = descriptor["digest"].as_str().expect("a digest").to_owned();
-        descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": name});
-        add_to_index(dir, name, descriptor);
-        Written { manifest: digest, layers }
+        let config = write_blob(dir, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let manifest = write_manifest(dir, name, &config, &json!(descriptors));
+        Written { manifest, layers }
     }
+}
+
+/// Writes an image that lies: it has the configuration of one image, and so its diff IDs, and the layers of another.
+pub fn forge(dir: &Path, name: &str, config: &Written, layers: &Written) -> String {
+    let part = |image: &Written, part: &str| {
+        let path = dir.join("blobs").join(image.manifest.replace(':', "/"));
+        let manifest = std::fs::read(path).expect("a manifest of the layout");
+        serde_json::from_slice::<Value>(&manifest).expect("a manifest of ours")[part].take()
+    };
+    write_manifest(dir, name, &part(config, "config"), &part(layers, "layers"))
+}
+
+fn write_manifest(dir: &Path, name: &str, config: &Value, layers: &Value) -> String {
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": layers, "config": config});
+    let mut descriptor = write_blob(dir, MANIFEST, manifest.to_string().as_bytes());
+    let digest = descriptor["digest"].as_str().expect("a digest").to_owned();
+    descriptor["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+    add_to_index(dir, name, descriptor);
+    digest
 }
 
 /// What [`Image::write`] made.
@@ -252,15 +287,30 @@ pub struct WrittenLayer {
     pub chain_id: String,
 }
 
-fn write_layer(dir: &Path, entries: &[Entry], below: Option<&WrittenLayer>) -> (WrittenLayer, Value) {
-    let mut tar = tar::Builder::new(Vec::new());
-    for entry in entries {
-        entry.append(&mut tar).unwrap_or_else(|err| panic!("{}: {err}", entry.path));
+impl Layer {
+    /// The archive, plain and compressed.
+    fn archive(&self) -> (Vec<u8>, Vec<u8>) {
+        let entries = match self {
+            Self::Entries(entries) => entries,
+            Self::Gzip(gzip) => {
+                let mut tar = Vec::new();
+                GzDecoder::new(gzip.as_slice()).read_to_end(&mut tar).expect("an archive compressed with gzip");
+                return (tar, gzip.clone());
+            }
+        };
+        let mut tar = tar::Builder::new(Vec::new());
+        for entry in entries {
+            entry.append(&mut tar).unwrap_or_else(|err| panic!("{}: {err}", entry.path));
+        }
+        let tar = tar.into_inner().expect("an archive in memory");
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&tar).expect("a stream in memory");
+        (tar, gzip.finish().expect("a stream in memory"))
     }
-    let tar = tar.into_inner().expect("an archive in memory");
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    gzip.write_all(&tar).expect("a stream in memory");
-    let gzip = gzip.finish().expect("a stream in memory");
+}
+
+fn write_layer(dir: &Path, layer: &Layer, below: Option<&WrittenLayer>) -> (WrittenLayer, Value) {
+    let (tar, gzip) = layer.archive();
     let descriptor = write_blob(dir, "application/vnd.oci.image.layer.v1.tar+gzip", &gzip);
     let digest = descriptor["digest"].as_str().expect("a digest").to_owned();
     let diff_id = sha256(&tar);

@@ -1,0 +1,93 @@
+//! Kubernetes' interface, through crictl, and ctr.
+
+use crate::common::cannot_run;
+use crate::common::containerd::{Containerd, Snapshotter, Version};
+use crate::common::daemon::Daemon;
+use crate::common::sandbox::Sandbox;
+use crate::remote::busy_image;
+use crate::site::{Kind, Site};
+use crate::tree::Tree;
+
+const LIST: [&str; 3] = ["sh", "-c", "cd /data && find ."];
+
+fn pod(version: Version, kind: Kind) {
+    if cannot_run() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let site = Site::new(&sandbox, kind);
+    let image = site.publish("test/box:1", &busy_image());
+    let daemon = Daemon::start(&sandbox, &site.config());
+    let containerd = Containerd::start(&sandbox, version, Snapshotter::Cvmfs(&daemon), &site.registry);
+    let reference = site.registry.reference("test/box:1");
+
+    containerd.crictl(&["pull", &reference]).ok();
+    let pod = containerd.run_pod("pod");
+    let container = containerd.run_in_pod(&pod, "box", &reference, &["sleep", "10000"]);
+    let found = containerd.crictl(&[&["exec", &container][..], &LIST].concat()).ok();
+    assert!(found.contains("./opaque/new\n") && !found.contains("deleted") && !found.contains(".wh."), "{found}");
+    assert_eq!(site.asked_for(&image), [0; 0], "{:?}", site.registry.accesses());
+    // The pause image, too, is in the repository.
+    assert!(site.registry.accesses().iter().all(|access| access.status == 200), "{:?}", site.registry.accesses());
+
+    let state = containerd.socket().with_file_name("state/io.containerd.runtime.v2.task/k8s.io");
+    let expected = Tree::of_umoci(&site, "test/box:1", &sandbox.join("umoci"));
+    Tree::read(&state.join(&container).join("rootfs")).must_be(&expected);
+
+    let info = containerd.crictl(&["imagefsinfo", "-o", "json"]).ok();
+    if version == Version::V1_6 {
+        // Debian's 1.6.20 does not look at the root that the configuration exports yet, 1.6.39 does.
+        assert!(info.contains("io.containerd.snapshotter.v1.cvmfs-snapshotter"), "{info}");
+    } else {
+        assert!(info.contains(&format!("{:?}", daemon.root())), "{info}");
+    }
+    containerd.crictl(&["rmp", "-f", &pod.0]).ok();
+    containerd.crictl(&["rmi", &reference]).ok();
+}
+
+#[test]
+fn a_pod_of_containerd_2_4() {
+    pod(Version::V2_4, Kind::Cvmfs);
+}
+
+#[test]
+fn a_pod_of_containerd_2_3() {
+    pod(Version::V2_3, Kind::Directory);
+}
+
+#[test]
+fn a_pod_of_containerd_1_6() {
+    pod(Version::V1_6, Kind::Cvmfs);
+}
+
+fn ctr(version: Version, kind: Kind) {
+    if cannot_run() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let site = Site::new(&sandbox, kind);
+    let image = site.publish("test/box:1", &busy_image());
+    let daemon = Daemon::start(&sandbox, &site.config());
+    let containerd = Containerd::start(&sandbox, version, Snapshotter::Cvmfs(&daemon), &site.registry);
+    let reference = site.registry.reference("test/box:1");
+    let hosts = containerd.socket().with_file_name("certs.d").to_string_lossy().into_owned();
+
+    let snapshotter = "--snapshotter=cvmfs-snapshotter";
+    containerd.ctr(&["images", "pull", snapshotter, "--hosts-dir", &hosts, &reference]).ok();
+    assert_eq!(site.asked_for(&image), [0; 0], "{:?}", site.registry.accesses());
+    let cgroup = format!("/{}/one", containerd.namespace());
+    let run = ["run", "--rm", "--cgroup", &cgroup, snapshotter, &reference, "one"];
+    let found = containerd.ctr(&[&run[..], &LIST].concat()).ok();
+    assert!(found.contains("./opaque/new\n") && !found.contains("deleted") && !found.contains(".wh."), "{found}");
+    containerd.ctr(&["images", "rm", "--sync", &reference]).ok();
+}
+
+#[test]
+fn ctr_of_containerd_2_4() {
+    ctr(Version::V2_4, Kind::Cvmfs);
+}
+
+#[test]
+fn ctr_of_containerd_2_3() {
+    ctr(Version::V2_3, Kind::Directory);
+}

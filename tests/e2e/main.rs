@@ -1,0 +1,31 @@
+//! End to end: real clients and a real containerd pull and run images whose layers lie in a repository, which our own
+//! `unpack` has filled.
+//!
+//! | file | what it proves |
+//! |---|---|
+//! | `remote` | which layers are downloaded, and that a container is right whichever they are |
+//! | `share` | layers and images used more than once: in other places, namespaces, at once, after a removal |
+//! | `trees` | the tree of a container is the one that another unpacker makes |
+//! | `forged` | an image that lies about its layers changes no other |
+//! | `users` | what clients do in a container's tree: look users up, copy, compare, commit |
+//! | `restart` | restarts and crashes of the daemon |
+//! | `cri` | Kubernetes' interface, and ctr |
+//! | `debian` | a real image |
+//! | `node`, `site`, `tree` | what they all use |
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../mock_support/mod.rs"]
+mod mock_support;
+
+mod cri;
+mod debian;
+mod forged;
+mod node;
+mod remote;
+mod restart;
+mod share;
+mod site;
+mod tree;
+mod trees;
+mod users;

@@ -1,0 +1,78 @@
+//! Restarts and crashes of the daemon: images and running containers with their data stay.
+
+use nix::sys::signal::Signal;
+use std::time::Duration;
+
+use crate::common::cannot_run;
+use crate::common::sandbox::{Sandbox, wait_until};
+use crate::node::{Node, Release, mounts_naming};
+use crate::remote::busy_image;
+use crate::site::{Kind, Site};
+use crate::tree::Tree;
+
+fn restarts(release: Release, kind: Kind) {
+    if cannot_run() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let site = Site::new(&sandbox, kind);
+    let mut node = Node::start(&sandbox, release, &site);
+    let image = site.publish("test/box:1", &busy_image());
+    // With one local layer in the middle.
+    site.hide([&image.layers[2].digest]);
+    site.registry.withhold_nothing();
+    let reference = site.registry.reference("test/box:1");
+    node.pull(&reference);
+    site.registry.withhold_layers().expect("the layers of the layout");
+    let expected = Tree::of_umoci(&site, "test/box:1", &sandbox.join("umoci"));
+
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        // Between pull and run.
+        restart(&mut node, signal);
+        let container = node.start_sleeping(&reference);
+        Tree::read(&node.rootfs(&container)).must_be(&expected);
+
+        // With a running container.
+        let exec = |node: &Node<'_>, script: &str| node.nerdctl(&["exec", &container, "sh", "-c", script]).ok();
+        exec(&node, "echo data >/data/written && rm /data/kept && echo more >>/data/opaque/new");
+        let script =
+            "cat /data/written /data/opaque/new && ! test -e /data/kept && ! test -e /data/deleted && echo right";
+        let answer = "data\nabovemore\nright\n";
+        let before = Tree::read(&node.rootfs(&container));
+        restart(&mut node, signal);
+        assert_eq!(exec(&node, script), answer);
+        Tree::read(&node.rootfs(&container)).must_be(&before);
+        assert_eq!(mounts_naming(site.path()), [""; 0]);
+
+        // Stopped, and started after both have been restarted.
+        node.nerdctl(&["stop", "--time=1", &container]).ok();
+        restart(&mut node, signal);
+        node.containerd.restart();
+        node.nerdctl(&["start", &container]).ok();
+        assert_eq!(exec(&node, script), answer);
+        node.remove(&container);
+    }
+    site.registry.forget();
+    node.pull(&reference);
+    assert_eq!(site.asked_for(&image), [0; 0]);
+}
+
+/// Ends the daemon in this way and starts it again.
+fn restart(node: &mut Node<'_>, signal: Signal) {
+    node.daemon.kill(signal);
+    node.daemon.process().wait(Duration::from_secs(20)).expect("the daemon ends");
+    node.daemon.restart();
+    // containerd waits up to 3 s before it connects again, and fails all requests until then.
+    let connected = || node.containerd.ctr(&["snapshots", "--snapshotter=cvmfs-snapshotter", "ls"]).status.success();
+    assert!(wait_until(Duration::from_secs(20), connected), "containerd does not connect again");
+}
+
+#[test]
+fn restarts_and_crashes_on_cvmfs() {
+    restarts(Release::New, Kind::Cvmfs);
+}
+
+#[test]
+fn restarts_and_crashes_with_containerd_1_6() {
+    restarts(Release::Old, Kind::Directory);
+}

@@ -1,0 +1,335 @@
+//! Plays layers against the daemon, and compares what is mounted.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use containerd_snapshots::api::types::Mount;
+use containerd_snapshots::tonic::{Code, Status};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use sha2::{Digest as _, Sha256};
+
+use crate::client::{Client, New};
+use crate::common::daemon::Daemon;
+use crate::common::sandbox::Sandbox;
+use crate::disk;
+use crate::model::{File, Layer, What, merged};
+
+/// containerd sends no more than fit into a label.
+const MAX_LISTED: usize = 56;
+/// What mount(2) takes; it cuts longer options without a word.
+const MAX_OPTIONS: usize = 4095;
+/// containerd mounts from within the snapshots if the options would have more than a page less this.
+const COMPACT: usize = 4096 - 512;
+
+/// Plays cases one after the other, each with snapshots of its own.
+pub(crate) struct Player<'a> {
+    daemon: &'a Daemon<'a>,
+    client: Client,
+    repository: PathBuf,
+    mountpoint: PathBuf,
+    number: usize,
+}
+
+/// What became of a case that was right.
+pub(crate) struct Outcome {
+    /// How many layers were used in place.
+    pub(crate) in_place: usize,
+}
+
+/// Runs with a daemon whose state and repository are in memory, in a mount namespace that ends with the test.
+pub(crate) fn with_player(run: impl FnOnce(&mut Player<'_>) + Send) {
+    let sandbox = Sandbox::new();
+    mount(Some("tmpfs"), sandbox.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).expect("a tmpfs");
+    let repository = sandbox.mkdir("repository/.layers");
+    let config =
+        format!("[[repositories]]\nname = \"test\"\npath = {:?}\nkind = \"directory\"\n", sandbox.join("repository"));
+    let daemon = Daemon::start(&sandbox, &config);
+    let mountpoint = sandbox.mkdir("mountpoint");
+    let result = std::thread::scope(|scope| {
+        let player = || {
+            // Of this thread only; changing the directory is, too.
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).expect("a mount namespace");
+            let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+            let client = Client::connect(&daemon.socket());
+            run(&mut Player { daemon: &daemon, client, repository, mountpoint, number: 0 });
+        };
+        scope.spawn(player).join()
+    });
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Player<'_> {
+    /// Plays a case, and tells what was wrong.
+    pub(crate) fn play(&mut self, layers: &[Layer]) -> Result<Outcome, String> {
+        self.number += 1;
+        let number = self.number;
+        let mut case = Case { player: self, number, chain: Vec::new(), in_place: 0 };
+        let result = case.run(layers);
+        let removed = case.remove();
+        result.and_then(|outcome| removed.map(|()| outcome))
+    }
+
+    /// What the daemon has printed.
+    pub(crate) fn log(&self) -> String {
+        self.daemon.log_text()
+    }
+
+    /// Panics if the cases have left anything behind.
+    pub(crate) fn must_be_empty(&mut self) {
+        self.client.cleanup().expect("clean-up");
+        let left = fs::read_dir(self.daemon.root().join("snapshots")).expect("the snapshots");
+        let left = left.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+struct Case<'a, 'b> {
+    player: &'a mut Player<'b>,
+    number: usize,
+    /// The names of the committed snapshots, the lowest first.
+    chain: Vec<String>,
+    in_place: usize,
+}
+
+impl Case<'_, '_> {
+    fn run(&mut self, layers: &[Layer]) -> Result<Outcome, String> {
+        let digests = layers.iter().map(|layer| self.digest(layer)).collect::<Vec<_>>();
+        for (layer, digest) in layers.iter().zip(&digests).filter(|(layer, _)| layer.published) {
+            let path = self.player.repository.join(&digest[..2]).join(digest).join("layerfs");
+            if !path.exists() {
+                fs::create_dir_all(&path).and_then(|()| disk::write_published(&path, &layer.root)).map_err(told)?;
+            }
+        }
+        let mut target = String::new();
+        for number in 0..layers.len() {
+            target = hash(&format!("{target} {}", digests[number]));
+            self.extract(layers, number, &digests, &format!("sha256:{target}"))?;
+        }
+        let expected = merged(layers).expect("at least one layer");
+        self.view(&expected)?;
+        self.container(expected)?;
+        Ok(Outcome { in_place: self.in_place })
+    }
+
+    /// Layers that are the same have the same digest, within a case.
+    fn digest(&self, layer: &Layer) -> String {
+        hash(&format!("{} {} {:?}", self.number, layer.published, layer.root))
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("test/{}/{name}", self.number)
+    }
+
+    /// One layer of a pull.
+    fn extract(&mut self, layers: &[Layer], number: usize, digests: &[String], target: &str) -> Result<(), String> {
+        let parent = self.chain.last().cloned().unwrap_or_default();
+        let digest = |digest: &String| format!("sha256:{digest}");
+        let listed = digests[number..].iter().take(MAX_LISTED).map(digest).collect::<Vec<_>>().join(",");
+        let labels = HashMap::from([
+            ("containerd.io/snapshot.ref".to_owned(), target.to_owned()),
+            ("containerd.io/snapshot/cri.image-ref".to_owned(), format!("test/{}:1", self.number)),
+            ("containerd.io/snapshot/cri.layer-digest".to_owned(), digest(&digests[number])),
+            ("containerd.io/snapshot/cri.image-layers".to_owned(), listed),
+        ]);
+        let key = self.key(&format!("extract-{number}-x {target}"));
+        let what = format!("the Prepare of layer {number}");
+        match self.player.client.prepare(New { key: &key, parent: &parent, labels: labels.clone() }) {
+            Err(status) if status.code() == Code::AlreadyExists => {
+                if !layers[number].published {
+                    return Err(format!("{what}: it is nowhere, but {status}"));
+                }
+                self.in_place += 1;
+                // As containerd's metadata store looks it up.
+                let filter = format!("labels.\"containerd.io/snapshot.ref\"==\"{target}\",parent==\"{parent}\"");
+                match self.player.client.list(&filter).map_err(|status| refused(&what, &status))?.as_slice() {
+                    [name] => self.chain.push(name.clone()),
+                    names => return Err(format!("{what}: {names:?} are listed")),
+                }
+                Ok(())
+            }
+            Err(status) => Err(refused(&what, &status)),
+            Ok(mount) => {
+                let below = merged(&layers[..number]);
+                self.unpack(&mount, &layers[number].root, below.as_ref())
+                    .map_err(|error| format!("{what}: {error}"))?;
+                let name = self.key(target);
+                let committed = self.player.client.commit(&name, &key, labels);
+                committed.map_err(|status| refused(&format!("the Commit of layer {number}"), &status))?;
+                self.chain.push(name);
+                Ok(())
+            }
+        }
+    }
+
+    /// As containerd applies an archive: into the upper directory of an overlay, into the mount otherwise.
+    fn unpack(&self, mount: &Mount, root: &File, below: Option<&File>) -> Result<(), String> {
+        if mount.r#type != "overlay" {
+            let bare = merged(&[Layer { published: false, root: root.clone() }]).expect("one layer");
+            let What::Dir(entries) = bare.what else { return Err("a root that is no directory".into()) };
+            for (name, file) in &entries {
+                disk::write(&Path::new(&mount.source).join(name), file).map_err(told)?;
+            }
+            return Ok(());
+        }
+        // containerd looks for parent directories here, and takes anything but layers for an error.
+        for lower in option(mount, "lowerdir=")?.split(':') {
+            if !lower.ends_with("/fs") {
+                return Err(format!("{lower} is no layer, but among the lower directories of an extraction"));
+            }
+        }
+        disk::write_local(Path::new(option(mount, "upperdir=")?), root, below).map_err(told)
+    }
+
+    fn view(&mut self, expected: &File) -> Result<(), String> {
+        let key = self.key("view");
+        let parent = self.chain.last().cloned().unwrap_or_default();
+        let view = self.player.client.view(&key, &parent).map_err(|status| refused("View", &status))?;
+        let mounted = self.mount(&view)?;
+        compare("the view", expected, &mounted.0, true)?;
+        if fs::write(mounted.0.join("new"), "").is_ok() {
+            return Err("the view can be written".into());
+        }
+        Ok(())
+    }
+
+    /// A container, which replaces some directories, before and after it is mounted again.
+    fn container(&mut self, mut expected: File) -> Result<(), String> {
+        let key = self.key("container");
+        let parent = self.chain.last().cloned().unwrap_or_default();
+        let new = New { key: &key, parent: &parent, labels: HashMap::new() };
+        let prepared = self.player.client.prepare(new).map_err(|status| refused("Prepare", &status))?;
+        let mounted = self.mount(&prepared)?;
+        compare("the container", &expected, &mounted.0, true)?;
+        let paths = expected.paths();
+        let dirs = paths.iter().filter(|path| expected.at(path).is_some_and(|file| file.entries().is_some()));
+        let replaced: Vec<String> = dirs.step_by(3).cloned().collect();
+        for path in replaced {
+            // Unless it was in one that has been replaced.
+            if let Some(dir) = expected.at_mut(&path) {
+                *dir = new_dir();
+                let path = mounted.0.join(&path);
+                let replaced = fs::remove_dir_all(&path).and_then(|()| disk::write(&path, dir));
+                replaced.map_err(|error| format!("{} is replaced: {error}", path.display()))?;
+            }
+        }
+        compare("the container after changes", &expected, &mounted.0, false)?;
+        drop(mounted);
+        let again = self.player.client.mounts(&key).map_err(|status| refused("Mounts", &status))?;
+        if again != prepared {
+            return Err(format!("Mounts says {again:?}, Prepare said {prepared:?}"));
+        }
+        let mounted = self.mount(&again)?;
+        compare("the container mounted again", &expected, &mounted.0, false)
+    }
+
+    /// Mounts as containerd does.
+    fn mount(&self, what: &Mount) -> Result<Mounted, String> {
+        let (mut flags, mut data) = (MsFlags::empty(), Vec::new());
+        for option in &what.options {
+            match option.as_str() {
+                "ro" => flags |= MsFlags::MS_RDONLY,
+                "rw" => {}
+                "rbind" => flags |= MsFlags::MS_BIND | MsFlags::MS_REC,
+                other => data.push(other.to_owned()),
+            }
+        }
+        let size = |data: &[String]| data.iter().map(|option| option.len() + 1).sum::<usize>();
+        let snapshots = self.player.daemon.root().join("snapshots");
+        let here = std::env::current_dir().map_err(told)?;
+        if size(&data) >= COMPACT {
+            let prefix = format!("{}/", snapshots.display());
+            for option in data.iter_mut().filter(|option| option.starts_with("lowerdir=")) {
+                *option = option.replace(&prefix, "");
+            }
+            std::env::set_current_dir(&snapshots).map_err(told)?;
+        }
+        let data = data.join(",");
+        if data.len() > MAX_OPTIONS {
+            return Err(format!("{} bytes of options", data.len()));
+        }
+        let target = &self.player.mountpoint;
+        let kind = (what.r#type != "bind").then_some(what.r#type.as_str());
+        let result = mount(Some(what.source.as_str()), target, kind, flags, Some(data.as_str()));
+        std::env::set_current_dir(here).map_err(told)?;
+        result.map_err(|error| format!("mount {what:?}: {error}"))?;
+        if kind.is_none() && flags.contains(MsFlags::MS_RDONLY) {
+            let again = flags | MsFlags::MS_REMOUNT;
+            mount(None::<&str>, target, None::<&str>, again, None::<&str>).map_err(|error| error.to_string())?;
+        }
+        Ok(Mounted(target.clone()))
+    }
+
+    /// Removes all that the case has made, the youngest first.
+    fn remove(&mut self) -> Result<(), String> {
+        let client = &mut self.player.client;
+        let prefix = format!("test/{}/", self.number);
+        for key in [format!("{prefix}container"), format!("{prefix}view")] {
+            match client.remove(&key) {
+                Err(status) if status.code() != Code::NotFound => return Err(refused("Remove", &status)),
+                _ => {}
+            }
+        }
+        for name in self.chain.iter().rev() {
+            client.remove(name).map_err(|status| refused("Remove", &status))?;
+        }
+        Ok(())
+    }
+}
+
+/// Unmounts when dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::empty()).expect("nobody else sees this mount");
+    }
+}
+
+/// What a container puts in the place of a directory.
+fn new_dir() -> File {
+    let file = File { mode: 0o600, uid: 1, gid: 1, mtime: 1, what: What::Regular("new".into()) };
+    File { mode: 0o755, uid: 0, gid: 0, mtime: 1, what: What::Dir([("new".to_owned(), file)].into()) }
+}
+
+/// Compares all but the root itself, whose attributes no snapshotter carries.
+fn compare(what: &str, expected: &File, path: &Path, times: bool) -> Result<(), String> {
+    let found = disk::read(path).map_err(|error| format!("{what}: {error}"))?;
+    let mut report = String::new();
+    let paths = expected.paths().into_iter().chain(found.paths().into_iter().filter(|p| expected.at(p).is_none()));
+    for path in paths {
+        let show = |root: &File| {
+            let file = root.at(&path)?;
+            let file = if times { file.clone() } else { File { mtime: 0, ..file.clone() } };
+            Some(file.to_string())
+        };
+        let (want, have) = (show(expected), show(&found));
+        if want != have {
+            let text = |side: Option<String>| side.unwrap_or_else(|| "nothing".into());
+            let _ = writeln!(report, "    {path}: {}, expected {}", text(have), text(want));
+        }
+    }
+    if report.is_empty() { Ok(()) } else { Err(format!("  {what}:\n{report}")) }
+}
+
+fn option<'a>(mount: &'a Mount, name: &str) -> Result<&'a str, String> {
+    let found = mount.options.iter().find_map(|option| option.strip_prefix(name));
+    found.ok_or_else(|| format!("no {name} in {mount:?}"))
+}
+
+fn hash(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
+}
+
+fn told(error: std::io::Error) -> String {
+    error.to_string()
+}
+
+fn refused(what: &str, status: &Status) -> String {
+    format!("{what}: {:?} {}", status.code(), status.message())
+}
