@@ -1,9 +1,16 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: test fmt lint
+.PHONY: demo test test-matrix fmt lint
+
+# IMAGE=debian shows a real image of some hundred MB instead of a small one.
+demo:
+	tools/demo $(IMAGE)
 
 test:
 	tools/test
+
+test-matrix:
+	tools/test-matrix
 
 fmt:
 	cargo fmt
@@ -14,4 +21,5 @@ lint:
 	cargo clippy --all-targets --locked -- -D warnings
 	test -z "$$(gofmt -l tools tests/conformance)"
 	cd tests/conformance && go vet ./...
+	if command -v cargo-deny >/dev/null; then cargo deny check; fi
 	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci | xargs shellcheck; fi

@@ -81,6 +81,16 @@ impl Version {
     }
 }
 
+impl Nerdctl {
+    /// The program.
+    pub fn program(self) -> PathBuf {
+        match self {
+            Self::V1_7 => tool("nerdctl-1.7", "nerdctl"),
+            Self::V2_3 => tool("nerdctl-2.3", "nerdctl"),
+        }
+    }
+}
+
 impl Snapshotter<'_> {
     fn name(self) -> &'static str {
         match self {
@@ -93,9 +103,20 @@ impl Snapshotter<'_> {
 impl<'a> Containerd<'a> {
     /// Starts containerd and waits until it answers. The registry must have the image `test/pause:1` for pods.
     pub fn start(sandbox: &'a Sandbox, version: Version, snapshotter: Snapshotter<'_>, registry: &Registry) -> Self {
-        let dir = sandbox.mkdir("containerd");
+        Self::start_in(sandbox, "containerd", version, snapshotter, registry)
+    }
+
+    /// As [`Containerd::start`], for one of several in a sandbox: each has a folder of its own there.
+    pub fn start_in(
+        sandbox: &'a Sandbox,
+        folder: &str,
+        version: Version,
+        snapshotter: Snapshotter<'_>,
+        registry: &Registry,
+    ) -> Self {
+        let dir = sandbox.mkdir(folder);
         // CRI and ctr do not try plain HTTP by themselves.
-        let hosts = sandbox.mkdir(format!("containerd/certs.d/{}", registry.host()));
+        let hosts = sandbox.mkdir(format!("{folder}/certs.d/{}", registry.host()));
         let host = format!("server = \"http://{0}\"\n[host.\"http://{0}\"]\n", registry.host());
         fs::write(hosts.join("hosts.toml"), host).expect("hosts.toml");
         let config = config::render(version, &dir, snapshotter, &registry.reference("test/pause:1"));
@@ -112,6 +133,11 @@ impl<'a> Containerd<'a> {
     /// The namespace that [`Containerd::ctr`] and [`Containerd::nerdctl`] use.
     pub fn namespace(&self) -> String {
         self.sandbox.namespace()
+    }
+
+    /// The folder with its configuration, `config.toml`, and all that it writes.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The socket.
@@ -135,17 +161,33 @@ impl<'a> Containerd<'a> {
 
     /// Runs nerdctl.
     pub fn nerdctl(&self, version: Nerdctl, args: &[&str]) -> Output {
-        let program = match version {
-            Nerdctl::V1_7 => tool("nerdctl-1.7", "nerdctl"),
-            Nerdctl::V2_3 => tool("nerdctl-2.3", "nerdctl"),
-        };
-        let (socket, namespace) = (self.socket(), self.namespace());
-        let (data, cni, hosts) = (self.dir.join("nerdctl"), self.dir.join("cni"), self.dir.join("certs.d"));
-        let mut all = vec!["--address", str_of(&socket), "--namespace", &namespace, "--data-root", str_of(&data)];
-        all.extend(["--cni-netconfpath", str_of(&cni), "--hosts-dir", str_of(&hosts), "--cgroup-manager", "cgroupfs"]);
-        all.extend(["--insecure-registry", "--snapshotter", self.snapshotter]);
-        all.extend(args);
-        run(program, &all, &self.version.path(), COMMAND_LIMIT)
+        let mut all = self.nerdctl_options();
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        run(version.program(), &all, &self.version.path(), COMMAND_LIMIT)
+    }
+
+    /// nerdctl with the options of [`Containerd::nerdctl_options`], to be run by the caller.
+    pub fn nerdctl_command(&self, version: Nerdctl, args: &[&str]) -> Command {
+        let mut command = Command::new(version.program());
+        command.args(self.nerdctl_options()).args(args).env("PATH", self.version.path());
+        command
+    }
+
+    /// The options that every call of nerdctl needs here.
+    pub fn nerdctl_options(&self) -> Vec<String> {
+        let path = |name: &str| str_of(&self.dir.join(name)).to_owned();
+        let with_value = [
+            ("--address", str_of(&self.socket()).to_owned()),
+            ("--namespace", self.namespace()),
+            ("--data-root", path("nerdctl")),
+            ("--cni-netconfpath", path("cni")),
+            ("--hosts-dir", path("certs.d")),
+            ("--cgroup-manager", "cgroupfs".into()),
+            ("--snapshotter", self.snapshotter.into()),
+        ];
+        let mut options = vec!["--insecure-registry".to_owned()];
+        options.extend(with_value.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+        options
     }
 
     /// Runs crictl.

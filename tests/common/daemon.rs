@@ -71,12 +71,25 @@ impl<'a> Daemon<'a> {
     }
 }
 
+/// Our program. Cargo says where it is to tests; to an example, which lies in a folder beside it, it does not.
+pub fn program() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_cvmfs-snapshotter") {
+        Some(path) => path.into(),
+        None => {
+            let example = std::env::current_exe().expect("the path of this program");
+            let path = example.ancestors().nth(2).expect("the folder of the target").join("cvmfs-snapshotter");
+            assert!(path.exists(), "{} is not there: run cargo build", path.display());
+            path
+        }
+    }
+}
+
 fn spawn(sandbox: &Sandbox, dir: &Path) -> Process {
     let socket = dir.join("s");
     let mut command = Command::new("setpriv");
     command.arg("--no-new-privs");
     command.args([format!("--bounding-set={CAPABILITIES}"), format!("--inh-caps={CAPABILITIES}")]);
-    command.arg(env!("CARGO_BIN_EXE_cvmfs-snapshotter"));
+    command.arg(program());
     command.arg("--address").arg(&socket).arg("--root").arg(dir.join("root"));
     command.arg("--config").arg(dir.join("config.toml")).args(["--log-level", "debug"]);
     let process = sandbox.spawn("snapshotter", command);

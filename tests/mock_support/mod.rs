@@ -7,6 +7,7 @@ pub(crate) mod skip;
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -223,7 +224,8 @@ fn spawn(backing: &Path, mountpoint: &Path, options: &Options, control: &Path) -
         command.arg("--autocatalogs");
     }
     let _ = std::fs::remove_file(control);
-    command.stdin(Stdio::piped()).spawn().unwrap()
+    // Ctrl-C is for whoever uses the mock: they may need it until they have cleaned up.
+    command.process_group(0).stdin(Stdio::piped()).spawn().unwrap()
 }
 
 /// The mock is an example of this package: `target/debug/examples/`, beside the `deps/` of this test.

@@ -24,7 +24,7 @@ pub fn render(version: Version, dir: &Path, snapshotter: Snapshotter<'_>, pause:
     snapshotter = "{name}"
     disable_snapshot_annotations = false
 {}"#,
-            proxy_plugin(snapshotter, "")
+            proxy_plugin(snapshotter, "", "")
         ),
         Version::V2_3 | Version::V2_4 => {
             let unpack = match snapshotter {
@@ -51,13 +51,17 @@ pub fn render(version: Version, dir: &Path, snapshotter: Snapshotter<'_>, pause:
   [plugins.'io.containerd.cri.v1.runtime'.cni]
     conf_dir = "{dir}/cni"
 "#,
-                proxy_plugin(snapshotter, "      enable_remote_snapshot_annotations = \"true\"\n"),
+                proxy_plugin(
+                    snapshotter,
+                    "    capabilities = [\"only-remap-ids\"]\n",
+                    "      enable_remote_snapshot_annotations = \"true\"\n"
+                ),
             )
         }
     }
 }
 
-fn proxy_plugin(snapshotter: Snapshotter<'_>, exports: &str) -> String {
+fn proxy_plugin(snapshotter: Snapshotter<'_>, more: &str, exports: &str) -> String {
     let Snapshotter::Cvmfs(daemon) = snapshotter else {
         return String::new();
     };
@@ -67,7 +71,7 @@ fn proxy_plugin(snapshotter: Snapshotter<'_>, exports: &str) -> String {
   [proxy_plugins.cvmfs-snapshotter]
     type = "snapshot"
     address = "{}"
-    [proxy_plugins.cvmfs-snapshotter.exports]
+{more}    [proxy_plugins.cvmfs-snapshotter.exports]
       root = "{}"
 {exports}"#,
         socket.display(),

@@ -1,0 +1,259 @@
+//! Whether what the README tells people to write and to type works.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use toml::Value;
+
+use common::containerd::{Containerd, Nerdctl, Snapshotter, Version};
+use common::daemon::{self, Daemon};
+use common::image::{Entry, Image};
+use common::output::{Output, run};
+use common::registry::Registry;
+use common::sandbox::Sandbox;
+
+/// A fenced block, and the comment before it that says how it is tested.
+struct Block {
+    run: String,
+    text: String,
+}
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md")
+}
+
+fn blocks() -> Vec<Block> {
+    let text = readme();
+    let mut blocks = Vec::new();
+    let mut run = None;
+    let mut block: Option<String> = None;
+    for line in text.lines() {
+        match &mut block {
+            Some(_) if line == "```" => {
+                let run = run.take().expect("a comment before each block says how it is tested");
+                blocks.push(Block { run, text: block.take().unwrap_or_default() });
+            }
+            Some(block) => *block += &format!("{line}\n"),
+            None if line.starts_with("```") => block = Some(String::new()),
+            None => {
+                if let Some(comment) = line.strip_prefix("<!-- run: ") {
+                    run = comment.strip_suffix(" -->").map(str::to_owned);
+                }
+            }
+        }
+    }
+    assert!(block.is_none() && run.is_none(), "a block does not end, or a comment has no block");
+    blocks
+}
+
+fn blocks_of(kind: &str) -> Vec<String> {
+    let found = blocks().into_iter().filter(|block| block.run == kind).map(|block| block.text).collect::<Vec<_>>();
+    assert!(!found.is_empty(), "no block for {kind:?}");
+    found
+}
+
+fn program(args: &[&str]) -> String {
+    let output = Command::new(daemon::program()).args(args).output().expect("our program");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn parse(text: &str) -> toml::Table {
+    text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+#[test]
+fn every_block_is_tested() {
+    let known = ["make", "by hand", "config check", "containerd 1", "containerd 2", "shell"];
+    for block in blocks() {
+        assert!(known.contains(&block.run.as_str()), "{}", block.run);
+    }
+    let makefile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile")).expect("Makefile");
+    for line in blocks_of("make").concat().lines() {
+        let target = line.strip_prefix("make ").expect("make");
+        assert!(makefile.contains(&format!("\n{target}:")), "{target}");
+    }
+}
+
+#[test]
+fn the_configuration_is_valid_and_complete() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("config.toml");
+    let path = file.to_str().expect("ASCII");
+    let blocks = blocks_of("config check");
+    for block in &blocks {
+        fs::write(&file, block).expect("a file");
+        program(&["--config", path, "config", "check"]);
+    }
+    fs::write(&file, "").expect("a file");
+    let defaults = parse(&program(&["--config", path, "config", "dump"]));
+    let mut shown = parse(&blocks[0]);
+    shown["repositories"].as_array_mut().expect("repositories").truncate(1);
+    assert_eq!(shown, defaults, "what the README calls the defaults");
+}
+
+#[test]
+fn the_blocks_for_containerd_are_what_we_print_and_containerd_reads_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("config.toml");
+    fs::write(&file, "").expect("a file");
+    let ours = file.to_str().expect("ASCII");
+    let versions = [("1", "1.7", [Version::V1_6, Version::V1_7]), ("2", "2", [Version::V2_3, Version::V2_4])];
+    for (name, flag, versions) in versions {
+        let block = blocks_of(&format!("containerd {name}")).concat();
+        assert_eq!(block, program(&["--config", ours, "containerd-config", "--for", flag]));
+        let theirs = dir.path().join("containerd.toml");
+        fs::write(&theirs, &block).expect("a file");
+        for version in versions {
+            let containerd = version.bin().join("containerd");
+            // 1.7 is built for the matrix only.
+            if version == Version::V1_7 && !containerd.exists() {
+                continue;
+            }
+            let args = ["--config", theirs.to_str().expect("ASCII"), "config", "dump"];
+            let dump = run(containerd, &args, "/usr/bin:/bin", Duration::from_secs(30)).ok();
+            let mut told = parse(&block);
+            // Later ones turn it into their own.
+            told.remove("version");
+            if version == Version::V1_6 {
+                // 1.6.20 does not know it yet, as the README says.
+                told["proxy_plugins"]["cvmfs-snapshotter"].as_table_mut().expect("a table").remove("exports");
+            }
+            assert!(contains(&Value::Table(parse(&dump)), &Value::Table(told)), "{version:?}: {dump}");
+        }
+    }
+}
+
+#[test]
+fn the_matrix_is_about_the_pinned_versions() {
+    let readme = readme();
+    let heading = readme.lines().find(|line| line.starts_with("| | containerd")).expect("the table");
+    let cells = readme.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.split('|').nth(1));
+    let rows = cells.map(str::trim).collect::<Vec<_>>();
+    for (tool, program) in [
+        ("containerd-1.7", "containerd"),
+        ("containerd-2.3", "containerd"),
+        ("containerd-2.4", "containerd"),
+        ("nerdctl-1.7", "nerdctl"),
+        ("nerdctl-2.3", "nerdctl"),
+        ("crictl", "crictl"),
+    ] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(tool).join("go.mod");
+        let module = fs::read_to_string(&file).expect("go.mod");
+        let tool_line =
+            module.lines().find_map(|line| line.strip_prefix("tool ").filter(|tool| *tool != "(")).or_else(|| {
+                let (_, tools) = module.split_once("tool (\n")?;
+                tools.lines().next().map(str::trim)
+            });
+        let package = tool_line.unwrap_or_else(|| panic!("{}: no tool", file.display()));
+        let version = module.lines().find_map(|line| {
+            let (name, version) = line.trim().trim_start_matches("require ").split_once(" v")?;
+            package.starts_with(name).then(|| version.split(' ').next().unwrap_or_default().to_owned())
+        });
+        let wanted = format!("{program} {}", version.unwrap_or_else(|| panic!("{}: {package}", file.display())));
+        let there = heading.split('|').any(|cell| cell.trim() == wanted) || rows.contains(&wanted.as_str());
+        assert!(there, "{wanted} is not in the table: make test-matrix");
+    }
+}
+
+/// Whether everything of one table is in the other.
+fn contains(all: &Value, part: &Value) -> bool {
+    match (all, part) {
+        (Value::Table(all), Value::Table(part)) => {
+            part.iter().all(|(key, part)| all.get(key).is_some_and(|all| contains(all, part)))
+        }
+        (Value::Array(all), Value::Array(part)) => {
+            all.len() == part.len() && all.iter().zip(part).all(|(all, part)| contains(all, part))
+        }
+        _ => all == part,
+    }
+}
+
+#[test]
+fn what_it_tells_to_type_works() {
+    if common::cannot_run() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let layout = sandbox.join("layout");
+    Image::pause().write(&layout, "test/pause:1");
+    let image = Image::busybox().layer(vec![Entry::file("data", "content")]).cmd(&["/bin/cat", "/data"]);
+    let image = image.write(&layout, "test/box:1");
+    let published = sandbox.mkdir("published");
+    let path = |path: &Path| path.to_str().expect("ASCII").to_owned();
+    program(&["unpack", &path(&layout), &path(&published), "--quiet", "--ref", "test/box:1"]);
+    let registry = Registry::start(&layout).expect("the registry");
+    let config =
+        format!("[[repositories]]\nname = \"nfs\"\npath = \"{}\"\nkind = \"directory\"\n", published.display());
+    let mut daemon = Daemon::start(&sandbox, &config);
+    let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &registry);
+
+    // What the tests use is what the README says, and more.
+    let told = blocks_of("containerd 2").concat();
+    let told = told.replace("/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock", &path(&daemon.socket()));
+    let told = parse(&told.replace("/var/lib/containerd-cvmfs-grpc", &path(&daemon.root())));
+    let used = parse(&fs::read_to_string(containerd.dir().join("config.toml")).expect("the configuration"));
+    assert!(contains(&Value::Table(used), &Value::Table(told)), "the tests use another configuration");
+
+    let reference = registry.reference("test/box:1");
+    let bin = clients(&sandbox, &containerd);
+    let type_in = |block: &str| -> Output {
+        // This host has no bridge for containers.
+        let block = block.replace("run --rm", "run --rm --network=none");
+        let block = block.replace("IMAGE", &reference).replace("/srv/layers", &path(&sandbox.join("nfs")));
+        let script = format!("set -eux -o pipefail; cd {}\n{block}", sandbox.path().display());
+        let search = format!("{bin}:/usr/sbin:/usr/bin:/sbin:/bin");
+        run("bash", &["-c", &script], &search, Duration::from_secs(120))
+    };
+    let [use_it, publish, switch @ ..] = &blocks_of("shell")[..] else { panic!("blocks") };
+
+    let output = type_in(use_it).ok();
+    assert!(output.contains("content") && output.contains(" 0B "), "{output}");
+    assert!(image.layers.iter().all(|layer| registry.asked_for(&layer.digest) == 0), "{:?}", registry.accesses());
+
+    type_in(publish).ok();
+    for layer in &image.layers {
+        let digest = layer.digest.trim_start_matches("sha256:");
+        let place = sandbox.join("nfs/.layers").join(&digest[..2]).join(digest).join("layerfs");
+        assert!(place.is_dir(), "{}", place.display());
+    }
+
+    // As after the Go daemon: containerd knows snapshots that the snapshotter does not.
+    containerd.crictl(&["pull", &reference]).ok();
+    let left =
+        || containerd.ctr(&["--namespace", "k8s.io", "snapshots", "--snapshotter", "cvmfs-snapshotter", "ls"]).ok();
+    assert!(left().lines().count() > 1);
+    daemon.process().stop().expect("the daemon ends");
+    fs::rename(daemon.root(), sandbox.join("old")).expect("rename");
+    daemon.restart();
+    let refused = containerd.nerdctl(Nerdctl::V2_3, &["pull", &reference]).err();
+    assert!(refused.contains("already exists"), "{refused}");
+    // Also with the steps done too late it works again.
+    for block in switch {
+        type_in(block).ok();
+    }
+    assert_eq!(left().lines().count(), 1, "{}", left());
+    assert!(type_in(use_it).ok().contains("content"));
+}
+
+/// A folder with the clients, which know what a demo has elsewhere than a real host.
+fn clients(sandbox: &Sandbox, containerd: &Containerd<'_>) -> String {
+    let bin = sandbox.mkdir("bin");
+    let write = |name: &str, program: &Path, options: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let script = format!("#!/bin/sh\nexec {} {options} \"$@\"\n", program.display());
+        fs::write(bin.join(name), script).expect("a script");
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).expect("its mode");
+    };
+    let socket = containerd.socket();
+    write("nerdctl", &Nerdctl::V2_3.program(), &containerd.nerdctl_options().join(" "));
+    write("ctr", &Version::V2_4.bin().join("ctr"), &format!("--address {}", socket.display()));
+    let endpoint = format!("--runtime-endpoint unix://{0} --image-endpoint unix://{0}", socket.display());
+    write("crictl", &common::tool("crictl", "crictl"), &endpoint);
+    write("cvmfs-snapshotter", &daemon::program(), "");
+    bin.to_str().expect("ASCII").to_owned()
+}
