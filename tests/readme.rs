@@ -1,6 +1,7 @@
 //! Whether what the README tells people to write and to type works.
 
 mod common;
+mod mock_support;
 
 use std::fs;
 use std::path::Path;
@@ -238,6 +239,41 @@ fn what_it_tells_to_type_works() {
     }
     assert_eq!(left().lines().count(), 1, "{}", left());
     assert!(type_in(use_it).ok().contains("content"));
+}
+
+/// What the section on limits says of a dead repository.
+#[test]
+fn a_download_is_forced_by_removing_the_images_that_use_the_layers() {
+    if common::cannot_run() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let layout = sandbox.join("layout");
+    let published = sandbox.mkdir("published");
+    let box_with =
+        |content: &str| Image::busybox().layer(vec![Entry::file("data", content)]).cmd(&["/bin/cat", "/data"]);
+    box_with("first").write(&layout, "test/first:1");
+    box_with("second").write(&layout, "test/second:1");
+    let of = |path: &Path| path.to_str().expect("ASCII").to_owned();
+    program(&["unpack", &of(&layout), &of(&published), "--quiet", "--ref", "test/first:1"]);
+    let repository = sandbox.mkdir("cvmfs");
+    let mut mock = mock_support::Mock::start(&published, &repository, mock_support::Options::default());
+    let config = format!("[[repositories]]\nname = \"test.cern.ch\"\npath = {repository:?}\nkind = \"cvmfs\"\n");
+    let daemon = Daemon::start(&sandbox, &config);
+    let registry = Registry::start(&layout).expect("the registry");
+    let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &registry);
+    let nerdctl = |args: &[&str]| containerd.nerdctl(Nerdctl::V2_3, args);
+    let (first, second) = (registry.reference("test/first:1"), registry.reference("test/second:1"));
+
+    nerdctl(&["pull", &first]).ok();
+    mock.kill();
+    let refused = nerdctl(&["pull", &second]).err();
+    assert!(refused.contains("remedy: its client died"), "{refused}");
+    let elsewhere = ["--snapshotter=overlayfs", "pull", &second];
+    nerdctl(&elsewhere).ok();
+    nerdctl(&["rmi", &first, &second]).ok();
+    nerdctl(&["pull", &second]).ok();
+    assert_eq!(nerdctl(&["run", "--rm", "--network=none", &second]).ok(), "second");
 }
 
 /// A folder with the clients, which know what a demo has elsewhere than a real host.
