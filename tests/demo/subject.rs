@@ -44,6 +44,7 @@ impl Subject {
         let deletions = vec![
             Entry::dir("app"),
             Entry::whiteout("app/notes.txt"),
+            Entry::dir("etc"),
             Entry::whiteout("etc/group"),
             Entry::dir("app/cache"),
             Entry::opaque("app/cache"),

@@ -1,7 +1,8 @@
 //! The log: to journald with its fields under systemd, else to standard error.
 
-use std::os::linux::fs::MetadataExt;
+mod journal;
 
+use libsystemd::logging::connected_to_journal;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -41,11 +42,7 @@ pub fn start(level: LogLevel, format: LogFormat) -> Level {
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = match format {
         LogFormat::Json => text(false).json().flatten_event(true).boxed(),
-        LogFormat::Auto if is_journal() => match tracing_journald::layer() {
-            // Without a prefix the fields are LAYER=, IMAGE=, REPOSITORY=, REASON=.
-            Ok(journal) => journal.with_field_prefix(None).boxed(),
-            Err(_) => text(false).without_time().boxed(),
-        },
+        LogFormat::Auto if connected_to_journal() => journal::Journal.boxed(),
         LogFormat::Auto | LogFormat::Text => text(is_terminal).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
@@ -56,11 +53,4 @@ fn targets(level: LogLevel) -> Targets {
     // Libraries are not part of the story below "trace".
     let others = if level == LogLevel::Trace { LevelFilter::TRACE } else { LevelFilter::WARN };
     Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::from(level))
-}
-
-/// Whether standard error leads to journald, which says so by device and inode (systemd.exec(5), `JOURNAL_STREAM`).
-fn is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
-    stream == format!("{}:{}", stderr.st_dev(), stderr.st_ino())
 }
