@@ -1,5 +1,7 @@
 //! A layer in place is the one that the chain ID names.
 
+use containerd_snapshots::tonic::Code;
+
 use crate::none;
 use crate::support::{Daemon, Image, Layer, Mounted, Namespace, Settings, Site, Style, lowers};
 
@@ -135,5 +137,32 @@ on_both! {
                 assert_eq!(lowers(&mounts).len(), 1);
             }
         }
+    }
+
+    fn a_repository_that_was_refused_does_not_step_in_for_the_right_one(kind) {
+        let Some(other) = Site::new(kind) else { return };
+        let Some(right) = Site::new(kind) else { return };
+        let layer = Layer::new("a", &[("x", "right")]);
+        right.publish(&layer);
+        let wrong = Layer { files: vec![("x".to_owned(), "wrong".to_owned())], ..layer.clone() };
+        wrong.publish_without_record(&other.backing());
+        wrong.record(&other.backing(), &crate::support::sha256("diff wrong"));
+        other.published(&wrong);
+        let repositories = vec![other.entry("other", ""), right.entry("right", "")];
+        let daemon = Daemon::start(&Settings { repositories, ..Settings::default() });
+        let client = daemon.client();
+        let pulled = Namespace::new(&client, "default", Style::New).pull(&Image::new("i", &[&layer]));
+        assert!(pulled[0].in_place, "{}", daemon.log());
+        right.hide(&layer);
+        let refused = client.prepare("k1", &pulled[0].name, &none()).unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        assert!(refused.message().contains("diff ID"), "{refused:?}");
+        right.show(&layer);
+        // Also where the link is lost.
+        for id in daemon.ids() {
+            std::fs::remove_dir_all(daemon.snapshots().join(id.to_string())).unwrap();
+        }
+        let mounts = client.prepare("k2", &pulled[0].name, &none()).unwrap();
+        assert_eq!(Mounted::new(&mounts).read("x").as_deref(), Some("right"));
     }
 }
