@@ -14,7 +14,7 @@ use crate::key;
 use crate::label::{self, Labels};
 use crate::repository::{Present, Question, Verify};
 use crate::stack;
-use crate::store::{New, Snapshot, StoredPlan, What};
+use crate::store::{Created, New, Snapshot, StoredPlan, What};
 
 /// The question whether the result of extracting a layer is there already.
 pub(super) struct Request<'a> {
@@ -240,9 +240,11 @@ impl Snapshotter {
             labels: request.labels.clone(),
             what: What::Remote { layer, target: &target, plan: &stored },
         };
-        // If somebody else was faster our directory goes, and the result is the same.
-        in_flight.store(new)?;
-        Ok(Ok(()))
+        match in_flight.store(new)? {
+            Created::New(_) => Ok(Ok(())),
+            // Somebody else was faster, maybe with another layer for the same target.
+            Created::Held(held) => Ok(self.check_held(&held, layer, request, chain)),
+        }
     }
 
     /// Has the markers of the layers above found in the background, while this one is worked on.

@@ -165,4 +165,38 @@ on_both! {
         let mounts = client.prepare("k2", &pulled[0].name, &none()).unwrap();
         assert_eq!(Mounted::new(&mounts).read("x").as_deref(), Some("right"));
     }
+
+    fn of_two_layers_for_one_target_at_one_time_none_is_taken_unproved(kind) {
+        let Some(site) = Site::new(kind) else { return };
+        let daemon = Daemon::start(&site.settings());
+        for round in 0..20 {
+            let good = Layer::new(&format!("good {round}"), &[("x", "good")]);
+            let evil = Layer::new(&format!("evil {round}"), &[("x", "evil")]);
+            let evil = Layer { diff_id: good.diff_id.clone(), ..evil };
+            evil.publish_without_record(&site.backing());
+            site.published(&evil);
+            site.publish(&good);
+            let together = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for layer in [&good, &evil] {
+                    let (daemon, together) = (&daemon, &together);
+                    scope.spawn(move || {
+                        let client = daemon.client();
+                        let name = if layer.digest == good_digest(round) { "good" } else { "evil" };
+                        together.wait();
+                        let pulled = Namespace::new(&client, &format!("{name}{round}"), Style::New)
+                            .pull(&Image::new(name, &[layer]));
+                        if name == "good" {
+                            let mounts = client.prepare(&format!("k{round}"), &pulled[0].name, &none()).unwrap();
+                            assert_eq!(Mounted::new(&mounts).read("x").as_deref(), Some("good"), "{pulled:?}");
+                        }
+                    });
+                }
+            });
+        }
+    }
+}
+
+fn good_digest(round: usize) -> String {
+    Layer::new(&format!("good {round}"), &[]).digest
 }
