@@ -229,8 +229,11 @@ impl Snapshotter {
         if let Err(reason) = stack::fits(self.tree.snapshots(), &layers, request.layers_above().count()) {
             return Ok(Err(format!("has it, but the image has too many layers to use it in place: {reason}")));
         }
-        self.tree.create_remote(id, &site.repository.layer_directory(layer))?;
-        self.tree.ensure_extras(id, &plan, false)?;
+        let made = self.tree.create_remote(id, &site.repository.layer_directory(layer));
+        // What the layer asks for may be more than this file system can do, and a download asks for less of it.
+        if let Err(error) = made.and_then(|()| self.tree.ensure_extras(id, &plan, false)) {
+            return Ok(Err(format!("has it, but what hides its deleted files cannot be made: {error}")));
+        }
         let stored = StoredPlan { identity: at.identity, bytes: plan.encode() };
         let target = request.target.to_string();
         let new = New {
