@@ -287,8 +287,10 @@ fn answer_one(name: &str, root: &probe::Root, question: Question, identities: &M
             identity
         }
     };
+    // Not remembered: a client that is mounted with other settings shows the same content as somebody else's.
+    let owner = probe::owner(&directory)?;
     let diff_id = if diff_id { root.diff_id(layer)? } else { None };
-    Ok(Some(Present { identity, diff_id }))
+    Ok(Some(Present { identity: format!("{identity} owner {owner}"), diff_id }))
 }
 
 #[cfg(test)]

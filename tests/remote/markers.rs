@@ -125,6 +125,27 @@ fn a_deletion_that_is_too_deep_for_a_cover_means_a_download() {
     assert_eq!(daemon.ids().len(), 1, "nothing is left over");
 }
 
+/// As when `CVMFS_CLAIM_OWNERSHIP` is changed: the same revision and catalogs, other owners.
+#[test]
+fn a_layer_that_is_mounted_with_other_owners_is_looked_at_again() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let Some(mut site) = Site::new(Kind::Cvmfs) else { return };
+    let layer = Layer::new("a", &[("x", "x")]);
+    site.publish(&layer);
+    let daemon = Daemon::start(&site.settings());
+    let client = daemon.client();
+    let image = Image::new("i", &[&layer]);
+    let pulled = pull_in_place(&client, &image);
+    for owner in [7, 0] {
+        site.mock.as_mut().unwrap().quit();
+        chown(site.backing().join(layer.path()), Some(owner), Some(owner)).unwrap();
+        site.remount();
+        let mounts = client.view(&format!("v{owner}"), top(&pulled), &none()).unwrap();
+        let root = fs::metadata(Mounted::new(&mounts).path()).unwrap();
+        assert_eq!((root.uid(), root.gid()), (owner, owner));
+    }
+}
+
 #[test]
 fn a_layer_that_is_published_again_is_looked_at_again() {
     let Some(site) = Site::new(Kind::Cvmfs) else { return };
