@@ -55,7 +55,7 @@ pub enum Verify {
 pub struct Limits {
     /// For one step of a request.
     pub probe: Duration,
-    /// For the first answer of all, which may have to wait for an automount.
+    /// For the first answer of all, and for one that has to wait for an automount.
     pub first_mount: Duration,
 }
 
@@ -175,6 +175,10 @@ impl Repository {
         let mut result = self.worker().call(limit, job());
         if result.is_err() && self.is_mounted_anew() {
             result = self.worker().call(limit, job());
+        }
+        // An automounter takes an idle repository away again, and then any request is a first one.
+        if result.is_err() && limit < self.limits.first_mount && mounted::is_automount(&self.path) {
+            result = self.worker().call(self.limits.first_mount, job());
         }
         if result.is_ok() {
             self.attached().hangs_in = None;
