@@ -44,7 +44,8 @@ impl Known {
 fn size(plan: &Plan) -> usize {
     let paths = [&plan.whiteouts, &plan.opaque, &plan.erased];
     let paths: usize = paths.iter().flat_map(|paths| paths.iter()).map(|path| path.len() + 24).sum();
-    OVERHEAD + paths + plan.directories.iter().map(|(path, _)| path.len() + 96).sum::<usize>()
+    let directories = plan.directories.iter().map(|(path, attributes)| path.len() + 24 + attributes.bytes());
+    OVERHEAD + paths + plan.root.bytes() + directories.sum::<usize>()
 }
 
 impl Finder {

@@ -26,6 +26,10 @@ use crate::digest::Digest;
 
 use super::{AUFS_PREFIX, AUTO_CATALOG, CATALOG, OPAQUE, WHITEOUT_PREFIX};
 
+/// The most bytes of names and attributes of the directories of a cover. Every deletion repeats all directories that it
+/// lies in, each with its whole path.
+pub(super) const MAX_DIRECTORY_BYTES: usize = 8 * 1024 * 1024;
+
 /// A path below the root of the layer, as bytes: names need not be UTF-8. The root is empty.
 pub(crate) type RelativePath = Vec<u8>;
 
@@ -45,6 +49,14 @@ pub struct Attributes {
     pub mtime: (i64, i64),
     /// Extended attributes (`user.*`, POSIX ACLs) of a layer that is not on CernVM-FS.
     pub xattrs: Vec<Xattr>,
+}
+
+impl Attributes {
+    /// Memory that they take, about.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.xattrs.iter().map(|(key, value)| size_of::<Xattr>() + key.len() + value.len()).sum::<usize>()
+    }
 }
 
 /// What stands above and below one layer.
@@ -135,11 +147,17 @@ impl Plan {
         }
         let opaque = hidden.into_iter().cloned().collect();
         let mut directories = BTreeMap::new();
+        let mut bytes = 0;
         for path in &whiteouts {
             for directory in ancestors(path).filter(|a| !a.is_empty()) {
                 if !directories.contains_key(directory) {
                     let fd = open_beneath(layer, directory).map_err(|e| WalkError::io(directory, e))?;
-                    directories.insert(directory.to_vec(), attributes(&fd, with_xattrs, directory)?);
+                    let attributes = attributes(&fd, with_xattrs, directory)?;
+                    bytes += directory.len() + attributes.bytes();
+                    if bytes > MAX_DIRECTORY_BYTES {
+                        return Err(WalkError::TooLarge);
+                    }
+                    directories.insert(directory.to_vec(), attributes);
                 }
             }
         }
@@ -215,6 +233,7 @@ fn xattrs(directory: &OwnedFd) -> Result<Vec<Xattr>, Errno> {
         Err(e) => return Err(e),
     };
     let mut xattrs = Vec::new();
+    let mut total = 0;
     for name in names {
         let bytes = name.as_bytes();
         let is_user = bytes.starts_with(b"user.") && !bytes.starts_with(b"user.overlay.");
@@ -222,6 +241,10 @@ fn xattrs(directory: &OwnedFd) -> Result<Vec<Xattr>, Errno> {
             continue;
         }
         if let Some(value) = xattr::get_deref(&path, &name).map_err(errno)? {
+            total += bytes.len() + value.len();
+            if total > MAX_DIRECTORY_BYTES {
+                return Err(Errno::E2BIG);
+            }
             xattrs.push((bytes.to_vec(), value));
         }
     }

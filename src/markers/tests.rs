@@ -149,3 +149,13 @@ fn a_layer_that_cannot_be_opened_is_an_error() {
     fs::remove_dir(scratch.layer()).unwrap();
     assert!(matches!(scratch.plan("1"), Err(WalkError::Repository(_))));
 }
+
+#[test]
+fn what_a_cover_repeats_is_bounded() {
+    let scratch = Scratch::new();
+    let deep = [&"d".repeat(254)[..]; 13].join("/");
+    for n in 0..350 {
+        scratch.file(&format!("{n:0254}/{deep}/.wh.x"));
+    }
+    assert_eq!(scratch.plan("1").unwrap_err(), WalkError::TooLarge);
+}

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{SFlag, fstatat};
 
-use super::plan::{Plan, RelativePath, join};
+use super::plan::{MAX_DIRECTORY_BYTES, Plan, RelativePath, join};
 use super::{AUTO_CATALOG, CATALOG, WHITEOUT_PREFIX};
 use crate::repository::{Kind, Repository, Trouble};
 
@@ -28,6 +28,9 @@ const THREADS: usize = 4;
 const MAX_MARKERS: usize = 64 * 1024;
 /// The most bytes of their paths.
 const MAX_MARKER_BYTES: usize = 8 * 1024 * 1024;
+
+/// The most directories of a layer that wait to be listed.
+const MAX_PENDING: usize = 256 * 1024;
 
 /// An entry that is hidden, and may mean that others are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,14 @@ pub enum WalkError {
     /// More than is kept.
     #[error("it deletes more than {MAX_MARKERS} files of the layers below")]
     TooMany,
+    /// More than is kept.
+    #[error(
+        "the directories that it deletes files from have more than {MAX_DIRECTORY_BYTES} bytes of names and attributes"
+    )]
+    TooLarge,
+    /// More than is kept.
+    #[error("it has more than {MAX_PENDING} directories beside each other")]
+    TooWide,
     /// Not finished yet; the walk goes on.
     #[error("looking for its deleted files takes longer than {:.1} s; it goes on, try again later", .0.as_secs_f32())]
     TimeOut(Duration),
@@ -223,6 +234,10 @@ impl Walkers {
             return walk.end(Err(WalkError::TooMany));
         }
         state.pending += directories.len();
+        if state.pending > MAX_PENDING {
+            drop(state);
+            return walk.end(Err(WalkError::TooWide));
+        }
         if state.pending == 0 {
             let markers = std::mem::take(&mut state.markers);
             let root = state.root.clone();
@@ -288,6 +303,12 @@ fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkError> {
     let mut unknown = Vec::new();
     for entry in entries.iter() {
         let entry = entry.map_err(io)?;
+        if listing.markers.len() > MAX_MARKERS {
+            return Err(WalkError::TooMany);
+        }
+        if listing.directories.len() > MAX_PENDING {
+            return Err(WalkError::TooWide);
+        }
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
             continue;

@@ -55,7 +55,7 @@ pub enum Verify {
 pub struct Limits {
     /// For one step of a request.
     pub probe: Duration,
-    /// For the first answer of all, which may have to wait for an automount.
+    /// For the first answer of all, and for one that has to wait for an automount.
     pub first_mount: Duration,
 }
 
@@ -179,6 +179,10 @@ impl Repository {
         if result.is_err() && self.is_mounted_anew() {
             result = self.worker().call(limit, job());
         }
+        // An automounter takes an idle repository away again, and then any request is a first one.
+        if result.is_err() && limit < self.limits.first_mount && mounted::is_automount(&self.path) {
+            result = self.worker().call(self.limits.first_mount, job());
+        }
         if result.is_ok() {
             self.attached().hangs_in = None;
         }
@@ -290,6 +294,9 @@ fn answer_one(name: &str, root: &probe::Root, question: Question, identities: &M
             identity
         }
     };
+    // Not remembered: a client that is mounted with other settings shows the same content as somebody else's.
+    let owner = probe::owner(&directory)?;
+    let identity = format!("{identity} owner {owner}");
     let (diff_id, leaves_out_directories) = match records {
         true => (root.diff_id(layer), root.leaves_out_directories(layer)?),
         false => (Ok(None), false),

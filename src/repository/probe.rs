@@ -144,6 +144,12 @@ impl Root {
     }
 }
 
+/// Who owns a directory.
+pub(super) fn owner(directory: &OwnedFd) -> Result<String, Trouble> {
+    let stat: FileStat = fstat(directory).map_err(|e| Trouble::of("stat layerfs", e))?;
+    Ok(format!("{}:{}", stat.st_uid, stat.st_gid))
+}
+
 /// One entry of `layers.json`, as far as it matters here.
 #[derive(Deserialize)]
 struct LayerEntry {

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::Snapshotter;
 use super::error::{Cause, Error, Unavailable};
-use super::sites::Located;
+use super::remote::Named;
+use super::sites::{Located, Wanted};
 use crate::digest::Digest;
 use crate::markers::{Plan, WalkError};
 use crate::stack::{Layer, Remote};
@@ -27,9 +28,12 @@ impl Snapshotter {
     pub(super) fn resolve(&self, chain: &[Snapshot]) -> Result<Resolved, Error> {
         let mut owner = None;
         let mut wanted = Vec::new();
-        for snapshot in chain {
+        for (depth, snapshot) in chain.iter().enumerate() {
             match snapshot.remote_layer() {
-                Some(layer) => wanted.push((layer, self.tree.link(snapshot.id))),
+                Some(layer) => {
+                    let named = Named::of(snapshot, chain.get(depth + 1));
+                    wanted.push(Wanted { layer, link: self.tree.link(snapshot.id), named });
+                }
                 None => {
                     let of = self.tree.check_local(snapshot.id)?;
                     if wanted.is_empty() {
@@ -41,7 +45,7 @@ impl Snapshotter {
         let sites = self.sites();
         // A repeated layer is asked about once.
         let mut seen = HashSet::new();
-        wanted.retain(|(layer, _)| seen.insert(*layer));
+        wanted.retain(|wanted| seen.insert(wanted.layer));
         let located =
             if wanted.is_empty() { Default::default() } else { sites.locate(&wanted).map_err(Error::Unavailable)? };
         let deadline = Instant::now() + self.marker_limit;

@@ -223,7 +223,9 @@ impl Snapshotter {
         let id = in_flight.id();
         let is_active = matches!(what, What::Active);
         if is_active || parent.is_empty() {
-            let owner = mapped_owner(&labels).or(resolved.owner);
+            // Labels of an extraction come from the image, and what is extracted is for every image with this layer.
+            let mapped = if key::extraction_target(key).is_some() { None } else { mapped_owner(&labels) };
+            let owner = mapped.or(resolved.owner);
             self.tree.create_local(id, owner, is_active)?;
         }
         // Before it is stored: a snapshot that cannot be mounted does not come to be.

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use super::chain::PlanError;
 use super::error::Error;
-use super::sites::{Located, Site};
+use super::sites::{Located, Site, Wanted};
 use super::{InFlight, Snapshotter};
 use crate::digest::Digest;
 use crate::key;
 use crate::label::{self, Labels};
-use crate::repository::{Present, Question, Verify};
+use crate::repository::{Present, Question, Trouble, Verify};
 use crate::stack;
-use crate::store::{New, Snapshot, StoredPlan, What};
+use crate::store::{Created, New, Snapshot, StoredPlan, What};
 
 /// The question whether the result of extracting a layer is there already.
 pub(super) struct Request<'a> {
@@ -64,27 +64,54 @@ impl<'a> Request<'a> {
         layers.split(',').skip(1).filter_map(|digest| digest.trim().parse().ok())
     }
 
-    /// The chain ID of the layers below; `None` if there are none, an error if it is not known.
-    fn parent_chain(&self, chain: &[Snapshot]) -> Result<Option<Digest>, ()> {
-        let Some(parent) = chain.first() else { return Ok(None) };
-        let named = parent.target().or_else(|| self.labels.get(label::PARENT_CHAIN_ID).map(String::as_str));
-        named.and_then(|name| name.parse().ok()).map(Some).ok_or(())
+    /// What the chain says that the layer is.
+    fn named(&self, chain: &[Snapshot]) -> Named {
+        Named::new(Some(self.target), self.labels, chain.first())
+    }
+}
+
+/// What a chain says that one of its layers is.
+pub(super) struct Named {
+    /// The chain ID of the layer and those below; `None` if it is not known.
+    target: Option<Digest>,
+    /// That of the layers below: `None` if there are none, an error if it is not known.
+    parent: Result<Option<Digest>, ()>,
+}
+
+impl Named {
+    fn new(target: Option<Digest>, labels: &Labels, parent: Option<&Snapshot>) -> Self {
+        let parent = match parent {
+            None => Ok(None),
+            Some(parent) => {
+                let named = parent.target().or_else(|| labels.get(label::PARENT_CHAIN_ID).map(String::as_str));
+                named.and_then(|name| name.parse().ok()).map(Some).ok_or(())
+            }
+        };
+        Self { target, parent }
+    }
+
+    /// That of a remote snapshot on top of `parent`.
+    pub(super) fn of(snapshot: &Snapshot, parent: Option<&Snapshot>) -> Self {
+        // The name that the store gave it; labels can be changed.
+        let target = snapshot.name.split_once('@').and_then(|(target, _)| target.parse().ok());
+        Self::new(target, &snapshot.labels, parent)
     }
 
     /// Whether a layer with this recorded diff ID is the one that the chain names.
-    fn verify(&self, verify: Verify, chain: &[Snapshot], diff_id: Option<Digest>) -> Result<(), String> {
+    pub(super) fn verify(&self, verify: Verify, diff_id: Result<Option<Digest>, Trouble>) -> Result<(), String> {
         if verify == Verify::Off {
             return Ok(());
         }
-        match (diff_id, self.parent_chain(chain)) {
-            (Some(diff_id), Ok(parent)) if diff_id.chain(parent) == self.target => Ok(()),
-            (Some(diff_id), Ok(_)) => Err(format!(
+        let diff_id = diff_id.map_err(|trouble| trouble.to_string())?;
+        match (diff_id, self.parent, self.target) {
+            (Some(diff_id), Ok(parent), Some(target)) if diff_id.chain(parent) == target => Ok(()),
+            (Some(diff_id), Ok(_), Some(_)) => Err(format!(
                 "has it with the diff ID {diff_id}, which is not the one that the image names: the image does not fit its layers, or layers.json of the repository is wrong"
             )),
-            (None, _) if verify == Verify::Required => {
+            (None, ..) if verify == Verify::Required => {
                 Err("records no diff ID for it, and the configuration requires one".to_owned())
             }
-            (_, Err(())) if verify == Verify::Required => {
+            (Some(_), ..) if verify == Verify::Required => {
                 Err("cannot be compared with the image: the chain ID of the parent is not known".to_owned())
             }
             _ => Ok(()),
@@ -104,8 +131,8 @@ impl Snapshotter {
             }
         };
         let held = self.store.read()?.held(&request.target.to_string(), request.parent)?;
-        if let Some(held) = held.as_ref().and_then(Snapshot::remote_layer) {
-            return Ok(match self.check_held(held, layer, request, chain) {
+        if let Some(held) = held {
+            return Ok(match self.check_held(&held, layer, request, chain) {
                 Ok(()) => Decision::InPlace,
                 Err(reason) => {
                     tracing::warn!(%layer, image, reason, "layer is downloaded");
@@ -139,9 +166,18 @@ impl Snapshotter {
     /// Under another digest it has to be proved that it is what the chain ID names. Else an image could claim the diff
     /// IDs of another one for its own layer, and everybody who pulls that other image would get it. The proof is also
     /// wanted where the configuration requires it, since that may have changed.
-    fn check_held(&self, held: Digest, asked: Digest, request: &Request<'_>, chain: &[Snapshot]) -> Result<(), String> {
+    fn check_held(
+        &self,
+        held: &Snapshot,
+        asked: Digest,
+        request: &Request<'_>,
+        chain: &[Snapshot],
+    ) -> Result<(), String> {
+        let link = self.tree.link(held.id);
+        let Some(held) = held.remote_layer() else { return Err("another snapshot is held for it".to_owned()) };
         let sites = self.sites();
-        let located = sites.locate(&[(held, None)]).map_err(|reason| reason.to_string())?;
+        let wanted = Wanted { layer: held, link, named: request.named(chain) };
+        let located = sites.locate(&[wanted]).map_err(|reason| reason.to_string())?;
         let repository = &located[&held].site.repository;
         let verify = repository.verify();
         if held == asked && verify != Verify::Required {
@@ -153,7 +189,7 @@ impl Snapshotter {
         let present = present.map_err(|trouble| refusal(&trouble.to_string()))?;
         match present.and_then(|present| present.diff_id.ok().flatten()).filter(|_| verify != Verify::Off) {
             None => Err(refusal("has no record of its diff ID that would prove that it is the same")),
-            diff_id => request.verify(Verify::Required, chain, diff_id).map_err(|why| refusal(&why)),
+            diff_id => request.named(chain).verify(Verify::Required, Ok(diff_id)).map_err(|why| refusal(&why)),
         }
     }
 
@@ -177,12 +213,7 @@ impl Snapshotter {
             Ok(None) => return Ok(Err("does not have it".to_owned())),
             Err(trouble) => return Ok(Err(trouble.to_string())),
         };
-        let verified = match diff_id {
-            _ if verify == Verify::Off => Ok(()),
-            Ok(diff_id) => request.verify(verify, chain, diff_id),
-            Err(trouble) => Err(trouble.to_string()),
-        };
-        if let Err(reason) = verified {
+        if let Err(reason) = request.named(chain).verify(verify, diff_id) {
             return Ok(Err(reason));
         }
         if leaves_out_directories && !chain.is_empty() {
@@ -203,8 +234,11 @@ impl Snapshotter {
         if let Err(reason) = stack::fits(self.tree.snapshots(), &layers, request.layers_above().count()) {
             return Ok(Err(format!("has it, but the image has too many layers to use it in place: {reason}")));
         }
-        self.tree.create_remote(id, &site.repository.layer_directory(layer))?;
-        self.tree.ensure_extras(id, &plan, false)?;
+        let made = self.tree.create_remote(id, &site.repository.layer_directory(layer));
+        // What the layer asks for may be more than this file system can do, and a download asks for less of it.
+        if let Err(error) = made.and_then(|()| self.tree.ensure_extras(id, &plan, false)) {
+            return Ok(Err(format!("has it, but what hides its deleted files cannot be made: {error}")));
+        }
         let stored = StoredPlan { identity: at.identity, bytes: plan.encode() };
         let target = request.target.to_string();
         let new = New {
@@ -214,9 +248,11 @@ impl Snapshotter {
             labels: request.labels.clone(),
             what: What::Remote { layer, target: &target, plan: &stored },
         };
-        // If somebody else was faster our directory goes, and the result is the same.
-        in_flight.store(new)?;
-        Ok(Ok(()))
+        match in_flight.store(new)? {
+            Created::New(_) => Ok(Ok(())),
+            // Somebody else was faster, maybe with another layer for the same target.
+            Created::Held(held) => Ok(self.check_held(&held, layer, request, chain)),
+        }
     }
 
     /// Has the markers of the layers above found in the background, while this one is worked on.

@@ -1,13 +1,14 @@
 //! The configured repositories, in the order in which they are searched.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{Cause, Unavailable};
+use super::remote::Named;
 use crate::digest::Digest;
 use crate::markers::Finder;
-use crate::repository::{Question, Repository, State};
+use crate::repository::{Question, Repository, State, Verify};
 
 /// A repository and the marker plans of its layers.
 pub(super) struct Site {
@@ -23,6 +24,15 @@ impl Site {
 
 /// All repositories.
 pub struct Sites(Vec<Arc<Site>>);
+
+/// A layer that is looked for.
+pub(super) struct Wanted {
+    pub layer: Digest,
+    /// Where its link leads to now.
+    pub link: Option<PathBuf>,
+    /// What the chain says that it is.
+    pub named: Named,
+}
 
 /// A layer that was found.
 #[derive(Clone)]
@@ -75,52 +85,56 @@ impl Sites {
 
     /// Finds layers: first where their links lead to, then in the order of the configuration.
     ///
-    /// `wanted`: the layers, each with where its link leads to now.
-    pub(super) fn locate<'a>(
-        &'a self,
-        wanted: &[(Digest, Option<std::path::PathBuf>)],
-    ) -> Result<HashMap<Digest, Located<'a>>, Box<Unavailable>> {
+    /// What the link leads to was compared with the chain when it was made. Every other place is compared now, as it
+    /// would be for a new snapshot: a repository that was refused then must not step in when the right one is away.
+    pub(super) fn locate<'a>(&'a self, wanted: &[Wanted]) -> Result<HashMap<Digest, Located<'a>>, Box<Unavailable>> {
         let mut found = HashMap::new();
         let mut asked: Vec<(Digest, usize)> = Vec::new();
         let mut causes: HashMap<(Digest, usize), Cause> = HashMap::new();
-        let preferred = |site: &Site, link: &Option<std::path::PathBuf>| {
-            link.as_deref().is_some_and(|link| site.repository.contains(link))
+        let is_linked = |site: &Site, wanted: &Wanted| {
+            wanted.link.as_deref().is_some_and(|link| link == site.repository.layer_directory(wanted.layer))
         };
-        for only_preferred in [true, false] {
+        for only_linked in [true, false] {
             for (index, site) in self.0.iter().enumerate() {
-                let layers: Vec<Digest> = wanted
+                let layers: Vec<&Wanted> = wanted
                     .iter()
-                    .filter(|(layer, link)| {
-                        !found.contains_key(layer)
-                            && !asked.contains(&(*layer, index))
-                            && (!only_preferred || preferred(site, link))
+                    .filter(|wanted| {
+                        !found.contains_key(&wanted.layer)
+                            && !asked.contains(&(wanted.layer, index))
+                            && (!only_linked || is_linked(site, wanted))
                     })
-                    .map(|(layer, _)| *layer)
                     .collect();
                 if layers.is_empty() {
                     continue;
                 }
-                asked.extend(layers.iter().map(|layer| (*layer, index)));
-                let questions = layers.iter().map(|layer| Question { layer: *layer, records: false }).collect();
-                match site.repository.ask(questions) {
+                asked.extend(layers.iter().map(|wanted| (wanted.layer, index)));
+                let verify = if only_linked { Verify::Off } else { site.repository.verify() };
+                let question = |wanted: &&Wanted| Question { layer: wanted.layer, records: verify != Verify::Off };
+                let answers = match site.repository.ask(layers.iter().map(question).collect()) {
+                    Ok(answers) => answers,
                     Err(trouble) => {
-                        causes.extend(layers.iter().map(|layer| ((*layer, index), Cause::Trouble(trouble.clone()))));
+                        let trouble = |wanted: &Wanted| ((wanted.layer, index), Cause::Trouble(trouble.clone()));
+                        causes.extend(layers.into_iter().map(trouble));
+                        continue;
                     }
-                    Ok(answers) => {
-                        for (layer, answer) in layers.into_iter().zip(answers) {
-                            match answer {
-                                Ok(Some(present)) => {
-                                    found.insert(layer, Located { site, identity: present.identity });
-                                }
-                                Ok(None) => drop(causes.insert((layer, index), Cause::Missing)),
-                                Err(trouble) => drop(causes.insert((layer, index), Cause::Trouble(trouble))),
+                };
+                for (Wanted { layer, named, .. }, answer) in layers.into_iter().zip(answers) {
+                    let cause = match answer {
+                        Ok(Some(present)) => match named.verify(verify, present.diff_id) {
+                            Ok(()) => {
+                                found.insert(*layer, Located { site, identity: present.identity });
+                                continue;
                             }
-                        }
-                    }
+                            Err(reason) => Cause::Layer(reason),
+                        },
+                        Ok(None) => Cause::Missing,
+                        Err(trouble) => Cause::Trouble(trouble),
+                    };
+                    causes.insert((*layer, index), cause);
                 }
             }
         }
-        let Some((layer, _)) = wanted.iter().find(|(layer, _)| !found.contains_key(layer)) else {
+        let Some(Wanted { layer, .. }) = wanted.iter().find(|wanted| !found.contains_key(&wanted.layer)) else {
             return Ok(found);
         };
         let causes = self.0.iter().enumerate().filter_map(|(index, site)| {

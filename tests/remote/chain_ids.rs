@@ -1,5 +1,7 @@
 //! A layer in place is the one that the chain ID names.
 
+use containerd_snapshots::tonic::Code;
+
 use crate::none;
 use crate::support::{Daemon, Image, Layer, Mounted, Namespace, Settings, Site, Style, lowers};
 
@@ -136,4 +138,65 @@ on_both! {
             }
         }
     }
+
+    fn a_repository_that_was_refused_does_not_step_in_for_the_right_one(kind) {
+        let Some(other) = Site::new(kind) else { return };
+        let Some(right) = Site::new(kind) else { return };
+        let layer = Layer::new("a", &[("x", "right")]);
+        right.publish(&layer);
+        let wrong = Layer { files: vec![("x".to_owned(), "wrong".to_owned())], ..layer.clone() };
+        wrong.publish_without_record(&other.backing());
+        wrong.record(&other.backing(), &crate::support::sha256("diff wrong"));
+        other.published(&wrong);
+        let repositories = vec![other.entry("other", ""), right.entry("right", "")];
+        let daemon = Daemon::start(&Settings { repositories, ..Settings::default() });
+        let client = daemon.client();
+        let pulled = Namespace::new(&client, "default", Style::New).pull(&Image::new("i", &[&layer]));
+        assert!(pulled[0].in_place, "{}", daemon.log());
+        right.hide(&layer);
+        let refused = client.prepare("k1", &pulled[0].name, &none()).unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        assert!(refused.message().contains("diff ID"), "{refused:?}");
+        right.show(&layer);
+        // Also where the link is lost.
+        for id in daemon.ids() {
+            std::fs::remove_dir_all(daemon.snapshots().join(id.to_string())).unwrap();
+        }
+        let mounts = client.prepare("k2", &pulled[0].name, &none()).unwrap();
+        assert_eq!(Mounted::new(&mounts).read("x").as_deref(), Some("right"));
+    }
+
+    fn of_two_layers_for_one_target_at_one_time_none_is_taken_unproved(kind) {
+        let Some(site) = Site::new(kind) else { return };
+        let daemon = Daemon::start(&site.settings());
+        for round in 0..20 {
+            let good = Layer::new(&format!("good {round}"), &[("x", "good")]);
+            let evil = Layer::new(&format!("evil {round}"), &[("x", "evil")]);
+            let evil = Layer { diff_id: good.diff_id.clone(), ..evil };
+            evil.publish_without_record(&site.backing());
+            site.published(&evil);
+            site.publish(&good);
+            let together = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for layer in [&good, &evil] {
+                    let (daemon, together) = (&daemon, &together);
+                    scope.spawn(move || {
+                        let client = daemon.client();
+                        let name = if layer.digest == good_digest(round) { "good" } else { "evil" };
+                        together.wait();
+                        let pulled = Namespace::new(&client, &format!("{name}{round}"), Style::New)
+                            .pull(&Image::new(name, &[layer]));
+                        if name == "good" {
+                            let mounts = client.prepare(&format!("k{round}"), &pulled[0].name, &none()).unwrap();
+                            assert_eq!(Mounted::new(&mounts).read("x").as_deref(), Some("good"), "{pulled:?}");
+                        }
+                    });
+                }
+            });
+        }
+    }
+}
+
+fn good_digest(round: usize) -> String {
+    Layer::new(&format!("good {round}"), &[]).digest
 }

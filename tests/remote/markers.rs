@@ -102,6 +102,50 @@ on_both! {
     }
 }
 
+/// Every call takes a path of less than 4096 bytes; a layer can be deeper.
+#[test]
+fn a_deletion_that_is_too_deep_for_a_cover_means_a_download() {
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::{Mode, mkdirat};
+    let Some(site) = Site::new(Kind::Directory) else { return };
+    let layer = Layer::new("deep", &[("x", "x")]);
+    site.publish(&layer);
+    let mut directory = std::os::fd::OwnedFd::from(fs::File::open(site.backing().join(layer.path())).unwrap());
+    for length in [254; 16].into_iter().chain([13]) {
+        let name = "d".repeat(length);
+        mkdirat(&directory, name.as_str(), Mode::S_IRWXU).unwrap();
+        directory = openat(&directory, name.as_str(), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+    }
+    drop(openat(&directory, ".wh.x", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::S_IRWXU).unwrap());
+    let daemon = Daemon::start(&site.settings());
+    let client = daemon.client();
+    let image = Image::new("i", &[&layer]);
+    assert_eq!(Namespace::new(&client, "default", Style::New).in_place(&image), [false]);
+    assert_eq!(daemon.lines(&["layer is downloaded", &layer.digest, "cannot be made"]).len(), 1, "{}", daemon.log());
+    assert_eq!(daemon.ids().len(), 1, "nothing is left over");
+}
+
+/// As when `CVMFS_CLAIM_OWNERSHIP` is changed: the same revision and catalogs, other owners.
+#[test]
+fn a_layer_that_is_mounted_with_other_owners_is_looked_at_again() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let Some(mut site) = Site::new(Kind::Cvmfs) else { return };
+    let layer = Layer::new("a", &[("x", "x")]);
+    site.publish(&layer);
+    let daemon = Daemon::start(&site.settings());
+    let client = daemon.client();
+    let image = Image::new("i", &[&layer]);
+    let pulled = pull_in_place(&client, &image);
+    for owner in [7, 0] {
+        site.mock.as_mut().unwrap().quit();
+        chown(site.backing().join(layer.path()), Some(owner), Some(owner)).unwrap();
+        site.remount();
+        let mounts = client.view(&format!("v{owner}"), top(&pulled), &none()).unwrap();
+        let root = fs::metadata(Mounted::new(&mounts).path()).unwrap();
+        assert_eq!((root.uid(), root.gid()), (owner, owner));
+    }
+}
+
 #[test]
 fn a_layer_that_is_published_again_is_looked_at_again() {
     let Some(site) = Site::new(Kind::Cvmfs) else { return };

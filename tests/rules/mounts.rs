@@ -23,6 +23,18 @@ fn rule_03_mappings_give_the_owner_and_no_mount_option() {
 }
 
 #[test]
+fn the_annotations_of_an_image_do_not_give_its_layers_an_owner() {
+    let Some((_daemon, client)) = start() else { return };
+    let image = Image::new("i", &[&Layer::new("a", &[])]);
+    let mut annotated = image.labels(0, Style::New);
+    annotated.insert("containerd.io/snapshot/uidmapping".into(), "0:1000:1".into());
+    annotated.insert("containerd.io/snapshot/gidmapping".into(), "0:1000:1".into());
+    let key = crate::support::extract_key("default", 1, &image.chain()[0]);
+    let root = fs::metadata(upper(&client.prepare(&key, "", &annotated).unwrap())).unwrap();
+    assert_eq!((root.uid(), root.gid()), (0, 0));
+}
+
+#[test]
 fn rule_10_prepare_never_answers_read_only() {
     let Some((_daemon, client)) = start() else { return };
     client.committed("c1", "");
