@@ -13,6 +13,9 @@ use super::{
 };
 use crate::repository::{Kind, Verify};
 
+/// The longest time limit.
+const MAX_LIMIT: Duration = Duration::from_secs(3600);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
@@ -69,6 +72,10 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Config, Error> {
         Some(value) if value.get_ref().0.is_zero() => {
             Err(at(value.span(), "a time limit of 0 would fail every request; write a time like \"2s\"".to_owned()))
         }
+        Some(value) if value.get_ref().0 > MAX_LIMIT => Err(at(
+            value.span(),
+            "a time limit of more than an hour is none, while containerd waits; write a time like \"2s\"".to_owned(),
+        )),
         Some(value) => Ok(value.into_inner().0),
     };
     let defaults = Timeouts::default();

@@ -79,6 +79,8 @@ fn what_cannot_work_is_refused_with_its_line() {
         "log-level = 'loud'".to_owned(),
         "[timeouts]\nprobe = 'soon'".to_owned(),
         "[timeouts]\nprobe = '0s'".to_owned(),
+        "[timeouts]\nmarkers = '100000000000y'".to_owned(),
+        "[timeouts]\nmarkers = '61m'".to_owned(),
         "[timeouts]\nprobes = '1s'".to_owned(),
         repository("'a'", "'x'"),
         repository("'a'", "'/x:y'"),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 use serde::Deserialize;
 
@@ -113,11 +113,19 @@ impl Root {
     /// The diff ID that the publisher recorded for a layer; `None` if there is no record.
     pub(super) fn diff_id(&self, layer: Digest) -> Result<Option<Digest>, Trouble> {
         let path = layer_path(layer).with_file_name(".metadata").join("layers.json");
-        let file = match self.open(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
-            Ok(file) => File::from(file),
+        // Looked at before it is opened for reading: opening a device or a pipe has effects.
+        let found = match self.open(&path, OFlag::O_PATH) {
+            Ok(found) => found,
             Err(Errno::ENOENT) => return Ok(None),
             Err(e) => return Err(Trouble::of("open layers.json", e)),
         };
+        let stat: FileStat = fstat(&found).map_err(|e| Trouble::of("stat layers.json", e))?;
+        if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
+            return Err(Trouble::Failed("layers.json is not a file", Errno::EINVAL));
+        }
+        let again = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let file = open(again.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let file = File::from(file.map_err(|e| Trouble::of("open layers.json", e))?);
         let mut text = Vec::new();
         let read = file.take(MAX_METADATA_BYTES).read_to_end(&mut text);
         read.map_err(|e| Trouble::of("read layers.json", Errno::from_raw(e.raw_os_error().unwrap_or_default())))?;

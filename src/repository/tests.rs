@@ -82,6 +82,18 @@ fn a_layer_is_opened_through_no_link_and_must_be_a_directory() {
 }
 
 #[test]
+fn a_record_that_is_no_file_is_not_opened() {
+    let scratch = Scratch::new();
+    let layer = scratch.publish(1);
+    let repository = scratch.repository(Kind::Directory);
+    let metadata = repository.layer_directory(layer).with_file_name(".metadata");
+    fs::create_dir(&metadata).unwrap();
+    nix::unistd::mkfifo(&metadata.join("layers.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let present = ask(&repository, layer).unwrap().unwrap().unwrap();
+    assert!(matches!(present.diff_id, Err(Trouble::Failed(..))), "{present:?}");
+}
+
+#[test]
 fn nothing_stays_open_between_requests() {
     let scratch = Scratch::new();
     let layer = scratch.publish(1);

@@ -225,6 +225,12 @@ impl Snapshotter {
         if is_active || parent.is_empty() {
             // Labels of an extraction come from the image, and what is extracted is for every image with this layer.
             let mapped = if key::extraction_target(key).is_some() { None } else { mapped_owner(&labels) };
+            if mapped.is_some() {
+                tracing::warn!(
+                    key,
+                    "a container in a user namespace: this is not supported, and containerd copies its whole image; on containerd 2 name the capability \"only-remap-ids\" to have it fail at once"
+                );
+            }
             let owner = mapped.or(resolved.owner);
             self.tree.create_local(id, owner, is_active)?;
         }

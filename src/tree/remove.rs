@@ -66,7 +66,15 @@ impl Trash {
 
     /// Moves a snapshot's directory here.
     pub(super) fn take(&self, directory: &Path, id: u64) -> Result<(), Error> {
-        match fs::rename(directory, self.bin.path.join(id.to_string())) {
+        let rename = || fs::rename(directory, self.bin.path.join(id.to_string()));
+        let renamed = match rename() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.bin.path.exists() => {
+                make_directory(&self.bin.path, 0o700)?;
+                rename()
+            }
+            result => result,
+        };
+        match renamed {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(Error::io("remove", directory, e)),
