@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rule_8_only_the_unpackers_keys_are_extractions() {
+    fn rule_08_only_the_unpackers_keys_are_extractions() {
         let target = format!("sha256:{}", "1b".repeat(32));
         let digest: Digest = target.parse().unwrap();
         for key in [

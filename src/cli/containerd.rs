@@ -93,12 +93,14 @@ mod tests {
     use crate::config::Overrides;
 
     #[test]
-    fn the_blocks_are_toml_with_the_paths_in_effect() {
+    fn rule_01_the_plugin_has_its_exact_name_and_the_paths_in_effect() {
         let config = Config::parse(Path::new("c"), "address = '/a.sock'\nroot = '/r'", &Overrides::default()).unwrap();
         for version in [Version::One, Version::Two] {
             let text = block(&config, version);
             let table: toml::Table = text.parse().unwrap();
-            let plugin = &table["proxy_plugins"]["cvmfs-snapshotter"];
+            let plugins = table["proxy_plugins"].as_table().unwrap();
+            assert_eq!(plugins.keys().collect::<Vec<_>>(), ["cvmfs-snapshotter"]);
+            let plugin = &plugins["cvmfs-snapshotter"];
             assert_eq!(plugin["address"].as_str(), Some("/a.sock"));
             assert_eq!(plugin["exports"]["root"].as_str(), Some("/r"));
         }

@@ -106,7 +106,7 @@ fn a_second_process_and_a_damaged_file_are_refused() {
 }
 
 #[test]
-fn rule_5_remote_commits_are_keyed_by_target_and_parent() {
+fn rule_05_remote_commits_are_keyed_by_target_and_parent() {
     let scratch = Scratch::new();
     scratch.committed("a", "", "sha256:a");
     scratch.committed("b", "", "sha256:a");

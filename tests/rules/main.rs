@@ -1,5 +1,5 @@
 //! What containerd demands of a snapshotter, asked of the running daemon: the twenty rules (`rule_NN_…`; the first one is
-//! about the name in configurations and has no test here), the code for each error, keys, times, updates and usage.
+//! tested where containerd's configuration is printed), the code for each error, keys, times, updates and usage.
 //!
 //! Citations are of containerd's source.
 
