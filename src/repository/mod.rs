@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub use state::{State, Trouble};
 
 use crate::digest::Digest;
 use worker::{Progress, Stuck, Worker};
+
+/// From one request that waits for an automount to the next.
+const BETWEEN_MOUNTS: Duration = Duration::from_secs(120);
 
 /// More identities than this are not remembered; an image has at most 127 layers.
 const MAX_IDENTITIES: usize = 16 * 1024;
@@ -76,6 +79,8 @@ struct Attached {
     worker: Arc<Worker>,
     /// The mount that it hangs in, if it does.
     hangs_in: Option<Option<String>>,
+    /// When a request last waited for an automount.
+    waited_for_mount: Option<Instant>,
 }
 
 /// Identities found in one revision.
@@ -112,7 +117,8 @@ pub type Answer = Result<Option<Present>, Trouble>;
 impl Repository {
     /// A repository; nothing is asked of it yet.
     pub fn new(name: String, path: PathBuf, kind: Kind, verify: Verify, limits: Limits) -> std::io::Result<Self> {
-        let worker = Mutex::new(Attached { worker: Arc::new(Worker::start(&name)?), hangs_in: None });
+        let worker =
+            Mutex::new(Attached { worker: Arc::new(Worker::start(&name)?), hangs_in: None, waited_for_mount: None });
         let state = Mutex::new(State::Unknown);
         Ok(Self { name, path, kind, verify, limits, worker, state, identities: Arc::default() })
     }
@@ -160,11 +166,13 @@ impl Repository {
 
     /// Asks whether it is healthy. Blocks, within the time limit.
     pub fn probe(&self) -> Result<(), Trouble> {
-        self.ask(Vec::new()).map(|_| ())
+        self.ask(Vec::new(), Instant::now()).map(|_| ())
     }
 
     /// Asks about layers; the answers are in the order of the questions. Blocks, within the time limit.
-    pub fn ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>, Trouble> {
+    ///
+    /// `deadline`: when a repository that is slow, but gets on, is not waited for any more.
+    pub fn ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Trouble> {
         let limit = match self.state() {
             State::Unknown => self.limits.first_mount,
             State::Healthy | State::Troubled(_) => self.limits.probe,
@@ -175,13 +183,17 @@ impl Repository {
             let (identities, questions) = (self.identities.clone(), questions.clone());
             move |progress: &Progress| answer(&name, &path, kind, &questions, &identities, progress)
         };
-        let mut result = self.worker().call(limit, job());
+        let mut result = self.worker().call(limit, deadline, job());
         if result.is_err() && self.is_mounted_anew() {
-            result = self.worker().call(limit, job());
+            result = self.worker().call(limit, deadline, job());
         }
         // An automounter takes an idle repository away again, and then any request is a first one.
-        if result.is_err() && limit < self.limits.first_mount && mounted::is_automount(&self.path) {
-            result = self.worker().call(self.limits.first_mount, job());
+        if result.is_err()
+            && limit < self.limits.first_mount
+            && mounted::is_automount(&self.path)
+            && self.may_wait_for_mount()
+        {
+            result = self.worker().call(self.limits.first_mount, deadline, job());
         }
         if result.is_ok() {
             self.attached().hangs_in = None;
@@ -199,6 +211,18 @@ impl Repository {
         let root = probe::open_root(&self.path, self.kind)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         root.open(&layer_path(layer), flags).map_err(|e| Trouble::of("open layerfs", e))
+    }
+
+    /// Whether a request may wait for an automount now: not if one did a short while ago, since a pull has many requests,
+    /// and each would wait as long for a server that is away.
+    fn may_wait_for_mount(&self) -> bool {
+        let mut attached = self.attached();
+        let now = Instant::now();
+        let wait = attached.waited_for_mount.is_none_or(|at| now.duration_since(at) > BETWEEN_MOUNTS);
+        if wait {
+            attached.waited_for_mount = Some(now);
+        }
+        wait
     }
 
     fn attached(&self) -> std::sync::MutexGuard<'_, Attached> {
@@ -225,7 +249,8 @@ impl Repository {
             }
         }
         let Ok(worker) = Worker::start(&self.name) else { return false };
-        *attached = Attached { worker: Arc::new(worker), hangs_in: None };
+        attached.worker = Arc::new(worker);
+        attached.hangs_in = None;
         tracing::info!(repository = self.name, path = %self.path.display(), "mounted anew, the old mount still hangs");
         true
     }

@@ -24,7 +24,9 @@ impl Scratch {
 }
 
 fn ask(repository: &Repository, layer: Digest) -> Result<Answer, Trouble> {
-    repository.ask(vec![Question { layer, records: true }]).map(|mut answers| answers.remove(0))
+    repository
+        .ask(vec![Question { layer, records: true }], Instant::now() + LIMITS.probe)
+        .map(|mut answers| answers.remove(0))
 }
 
 #[test]

@@ -10,9 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A request as a whole may take this many times the time limit of a single step: containerd holds a lock meanwhile.
-const STEPS: u32 = 5;
-
 /// The repository did not get on for this long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stuck(pub Duration);
@@ -63,10 +60,12 @@ impl Worker {
         Ok(Self { jobs: Mutex::new(jobs), progress })
     }
 
-    /// Runs the job on the thread and waits for its result, as long as the thread gets on: at most `limit` for a step.
+    /// Runs the job on the thread and waits for its result, as long as the thread gets on: at most `limit` for a step,
+    /// and all in all until `deadline`, but for one step in any case.
     pub(super) fn call<T: Send + 'static>(
         &self,
         limit: Duration,
+        deadline: Instant,
         job: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<T, Stuck> {
         if let Some(stalled) = self.progress.stalled().filter(|stalled| *stalled >= limit) {
@@ -87,7 +86,8 @@ impl Worker {
         }
         loop {
             let stalled = self.progress.stalled().unwrap_or_default();
-            let left = (limit * STEPS).saturating_sub(started.elapsed()).min(limit.saturating_sub(stalled));
+            let end = deadline.max(started + limit);
+            let left = end.saturating_duration_since(Instant::now()).min(limit.saturating_sub(stalled));
             if left.is_zero() {
                 given_up.store(true, Ordering::Relaxed);
                 return Err(Stuck(stalled.max(started.elapsed())));
@@ -108,34 +108,38 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(100);
 
+    fn later() -> Instant {
+        Instant::now() + LIMIT * 100
+    }
+
     #[test]
     fn a_hung_job_is_reported_and_later_ones_are_answered_at_once() {
         let worker = Worker::start("test").unwrap();
         let (release, hang) = mpsc::channel::<()>();
-        let first = worker.call(LIMIT, move |_| hang.recv());
+        let first = worker.call(LIMIT, later(), move |_| hang.recv());
         assert!(matches!(first, Err(Stuck(time)) if time >= LIMIT));
         let begin = Instant::now();
-        assert!(worker.call(LIMIT, |_| ()).is_err());
+        assert!(worker.call(LIMIT, later(), |_| ()).is_err());
         assert!(begin.elapsed() < LIMIT / 2, "answered without waiting");
         release.send(()).unwrap();
         while worker.progress.stalled().is_some() {
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(worker.call(LIMIT, |_| 7), Ok(7), "works again");
+        assert_eq!(worker.call(LIMIT, later(), |_| 7), Ok(7), "works again");
     }
 
     #[test]
     fn a_job_that_panics_does_not_take_the_thread_with_it() {
         let worker = Worker::start("test").unwrap();
-        let lost: Result<(), _> = worker.call(LIMIT * 100, |_| panic!("on purpose"));
+        let lost: Result<(), _> = worker.call(LIMIT * 100, later(), |_| panic!("on purpose"));
         assert!(lost.is_err());
-        assert_eq!(worker.call(LIMIT * 100, |_| 7), Ok(7));
+        assert_eq!(worker.call(LIMIT * 100, later(), |_| 7), Ok(7));
     }
 
     #[test]
     fn a_slow_job_may_take_longer_than_one_step() {
         let worker = Worker::start("test").unwrap();
-        let slow = worker.call(LIMIT, |progress| {
+        let slow = worker.call(LIMIT, later(), |progress| {
             for _ in 0..4 {
                 thread::sleep(LIMIT / 2);
                 progress.step();
@@ -145,20 +149,32 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_job_is_not_waited_for_after_the_deadline() {
+        let worker = Worker::start("test").unwrap();
+        let slow = worker.call(LIMIT, Instant::now() + LIMIT * 2, |progress| {
+            for _ in 0..40 {
+                thread::sleep(LIMIT / 2);
+                progress.step();
+            }
+        });
+        assert!(matches!(slow, Err(Stuck(time)) if time < LIMIT * 15), "{slow:?}");
+    }
+
+    #[test]
     fn a_job_that_nobody_waits_for_any_more_is_not_run() {
         let worker = Worker::start("test").unwrap();
         let (release, hang) = mpsc::channel::<()>();
         let ran = Arc::new(AtomicBool::new(false));
         let seen = ran.clone();
         thread::scope(|scope| {
-            scope.spawn(|| worker.call(LIMIT, move |_| hang.recv()));
+            scope.spawn(|| worker.call(LIMIT, later(), move |_| hang.recv()));
             while worker.progress.stalled().is_none() {
                 thread::yield_now();
             }
-            assert!(worker.call(LIMIT, move |_| seen.store(true, Ordering::Relaxed)).is_err());
+            assert!(worker.call(LIMIT, later(), move |_| seen.store(true, Ordering::Relaxed)).is_err());
         });
         release.send(()).unwrap();
-        while worker.call(LIMIT, |_| ()).is_err() {}
+        while worker.call(LIMIT, later(), |_| ()).is_err() {}
         assert!(!ran.load(Ordering::Relaxed));
     }
 }

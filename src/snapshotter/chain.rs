@@ -43,12 +43,15 @@ impl Snapshotter {
             }
         }
         let sites = self.sites();
+        let deadline = Instant::now() + self.marker_limit;
         // A repeated layer is asked about once.
         let mut seen = HashSet::new();
         wanted.retain(|wanted| seen.insert(wanted.layer));
-        let located =
-            if wanted.is_empty() { Default::default() } else { sites.locate(&wanted).map_err(Error::Unavailable)? };
-        let deadline = Instant::now() + self.marker_limit;
+        let located = if wanted.is_empty() {
+            Default::default()
+        } else {
+            sites.locate(&wanted, deadline).map_err(Error::Unavailable)?
+        };
         let mut layers = Vec::with_capacity(chain.len());
         let mut used = HashSet::new();
         for snapshot in chain {

@@ -31,7 +31,7 @@ pub struct Snapshotter {
     store: Store,
     tree: Tree,
     sites: RwLock<Arc<Sites>>,
-    /// How long a request may wait for the markers of its layers.
+    /// How long a request may wait for slow repositories, and for the markers of its layers.
     marker_limit: Duration,
     /// Ids that have a directory, or soon will, and are not in the store yet.
     in_flight: Mutex<HashSet<u64>>,

@@ -130,9 +130,10 @@ impl Snapshotter {
                 return Ok(Decision::Download);
             }
         };
+        let deadline = Instant::now() + self.marker_limit;
         let held = self.store.read()?.held(&request.target.to_string(), request.parent)?;
         if let Some(held) = held {
-            return Ok(match self.check_held(&held, layer, request, chain) {
+            return Ok(match self.check_held(&held, layer, request, chain, deadline) {
                 Ok(()) => Decision::InPlace,
                 Err(reason) => {
                     tracing::warn!(%layer, image, reason, "layer is downloaded");
@@ -140,7 +141,6 @@ impl Snapshotter {
                 }
             });
         }
-        let deadline = Instant::now() + self.marker_limit;
         let mut reasons = String::new();
         for site in self.sites().iter() {
             match self.try_site(site, layer, request, chain, deadline)? {
@@ -172,19 +172,20 @@ impl Snapshotter {
         asked: Digest,
         request: &Request<'_>,
         chain: &[Snapshot],
+        deadline: Instant,
     ) -> Result<(), String> {
         let link = self.tree.link(held.id);
         let Some(held) = held.remote_layer() else { return Err("another snapshot is held for it".to_owned()) };
         let sites = self.sites();
         let wanted = Wanted { layer: held, link, named: request.named(chain) };
-        let located = sites.locate(&[wanted]).map_err(|reason| reason.to_string())?;
+        let located = sites.locate(&[wanted], deadline).map_err(|reason| reason.to_string())?;
         let repository = &located[&held].site.repository;
         let verify = repository.verify();
         if held == asked && verify != Verify::Required {
             return Ok(());
         }
         let refusal = |why: &str| format!("layer {held} is held for it; repository {:?} {why}", repository.name());
-        let answers = repository.ask(vec![Question { layer: held, records: true }]);
+        let answers = repository.ask(vec![Question { layer: held, records: true }], deadline);
         let present = answers.and_then(|mut answers| answers.pop().unwrap_or(Ok(None)));
         let present = present.map_err(|trouble| refusal(&trouble.to_string()))?;
         match present.and_then(|present| present.diff_id.ok().flatten()).filter(|_| verify != Verify::Off) {
@@ -204,7 +205,7 @@ impl Snapshotter {
     ) -> Result<Result<(), String>, Error> {
         let verify = site.repository.verify();
         let question = Question { layer, records: true };
-        let answer = match site.repository.ask(vec![question]) {
+        let answer = match site.repository.ask(vec![question], deadline) {
             Ok(mut answers) => answers.pop().unwrap_or(Ok(None)),
             Err(trouble) => return Ok(Err(trouble.to_string())),
         };
@@ -220,7 +221,7 @@ impl Snapshotter {
             let reason = "has it, but its archive leaves out directories: their owners, modes and times are those of the layers below, which a layer in place cannot show";
             return Ok(Err(reason.to_owned()));
         }
-        self.look_ahead(site, layer, &identity, request);
+        self.look_ahead(site, layer, &identity, request, deadline);
         let at = Located { site, identity };
         let plan = match self.plan(layer, &at, deadline) {
             Ok(plan) => plan,
@@ -251,12 +252,12 @@ impl Snapshotter {
         match in_flight.store(new)? {
             Created::New(_) => Ok(Ok(())),
             // Somebody else was faster, maybe with another layer for the same target.
-            Created::Held(held) => Ok(self.check_held(&held, layer, request, chain)),
+            Created::Held(held) => Ok(self.check_held(&held, layer, request, chain, deadline)),
         }
     }
 
     /// Has the markers of the layers above found in the background, while this one is worked on.
-    fn look_ahead(&self, site: &Site, layer: Digest, identity: &str, request: &Request<'_>) {
+    fn look_ahead(&self, site: &Site, layer: Digest, identity: &str, request: &Request<'_>, deadline: Instant) {
         // Where this layer's markers are known, an earlier Prepare of the image has looked ahead already.
         if site.finder.known(layer, identity).is_some() && !request.parent.is_empty() {
             return;
@@ -267,7 +268,7 @@ impl Snapshotter {
             return;
         }
         let questions = above.iter().map(|layer| Question { layer: *layer, records: false }).collect();
-        let Ok(answers) = site.repository.ask(questions) else { return };
+        let Ok(answers) = site.repository.ask(questions, deadline) else { return };
         let stored = |layer| self.store.read().and_then(|reader| reader.plan(layer)).ok().flatten();
         // The walk that begins last is done first, and the lowest layer is needed first.
         for (layer, answer) in above.into_iter().zip(answers).rev() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::error::{Cause, Unavailable};
 use super::remote::Named;
@@ -87,7 +88,11 @@ impl Sites {
     ///
     /// What the link leads to was compared with the chain when it was made. Every other place is compared now, as it
     /// would be for a new snapshot: a repository that was refused then must not step in when the right one is away.
-    pub(super) fn locate<'a>(&'a self, wanted: &[Wanted]) -> Result<HashMap<Digest, Located<'a>>, Box<Unavailable>> {
+    pub(super) fn locate<'a>(
+        &'a self,
+        wanted: &[Wanted],
+        deadline: Instant,
+    ) -> Result<HashMap<Digest, Located<'a>>, Box<Unavailable>> {
         let mut found = HashMap::new();
         let mut asked: Vec<(Digest, usize)> = Vec::new();
         let mut causes: HashMap<(Digest, usize), Cause> = HashMap::new();
@@ -110,7 +115,7 @@ impl Sites {
                 asked.extend(layers.iter().map(|wanted| (wanted.layer, index)));
                 let verify = if only_linked { Verify::Off } else { site.repository.verify() };
                 let question = |wanted: &&Wanted| Question { layer: wanted.layer, records: verify != Verify::Off };
-                let answers = match site.repository.ask(layers.iter().map(question).collect()) {
+                let answers = match site.repository.ask(layers.iter().map(question).collect(), deadline) {
                     Ok(answers) => answers,
                     Err(trouble) => {
                         let trouble = |wanted: &Wanted| ((wanted.layer, index), Cause::Trouble(trouble.clone()));
