@@ -11,7 +11,7 @@ with subtest("the module made an automount that never ends"):
 with subtest("the idle snapshotter does not keep the repository busy"):
     # Its first look may have mounted it.
     machine.execute(f"umount {REPOSITORY}")
-    machine.wait_until_succeeds(f"systemctl is-active {UNIT}.mount | grep -x inactive", timeout=30)
+    machine.wait_until_succeeds(f"systemctl show --property ActiveState --value {UNIT}.mount | grep -x inactive", timeout=30)
     machine.require_unit_state(f"{UNIT}.automount")
 
 with subtest("the first pull mounts it"):

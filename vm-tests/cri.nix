@@ -6,7 +6,11 @@
       registry.config_path = "/etc/containerd/certs.d";
     };
     environment.etc = {
-      "crictl.yaml".text = "runtime-endpoint: unix:///run/containerd/containerd.sock\n";
+      # A pod takes longer than crictl's two seconds on a slow machine.
+      "crictl.yaml".text = ''
+        runtime-endpoint: unix:///run/containerd/containerd.sock
+        timeout: 120
+      '';
       "testbed/pod.json".source = ./lib/pod.json;
       "testbed/container.json".source = ./lib/container.json;
     };

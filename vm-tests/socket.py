@@ -17,7 +17,8 @@ with subtest("so does the first use by containerd"):
     machine.succeed("systemctl stop cvmfs-snapshotter.service")
     machine.succeed("systemctl start containerd.service")
     machine.wait_for_unit("containerd.service")
-    machine.succeed(f"{NERDCTL} pull {APP}")
+    # containerd waits a second or so for an answer, then the call fails; on a slow machine the start takes longer.
+    machine.wait_until_succeeds(f"{NERDCTL} pull {APP}", timeout=60)
     assert_app_is_right(machine, f"{RUN} --rm {APP}")
     assert downloaded_layers(machine) == set()
 

@@ -115,6 +115,7 @@ impl Snapshotter {
         }
         drop(reader);
         let usage = self.tree.usage(active.id)?;
+        self.tree.sync(active.id)?;
         Ok(self.store.commit(name, key, labels, usage)?)
     }
 

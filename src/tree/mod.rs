@@ -166,6 +166,14 @@ impl Tree {
         }
     }
 
+    /// Puts the files of a local snapshot on the disk, so that a power cut cannot leave half of them under a name that
+    /// the store has already. One call for the whole file system: syncing every file by itself takes far longer.
+    pub fn sync(&self, id: u64) -> Result<(), Error> {
+        let path = self.fs(id);
+        let opened = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+        nix::unistd::syncfs(&opened).map_err(|e| Error::io("sync", &path, e.into()))
+    }
+
     /// The disk that the files of a local snapshot take. Walks through all of them.
     pub fn usage(&self, id: u64) -> Result<crate::store::Usage, Error> {
         self.check_local(id)?;
