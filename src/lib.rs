@@ -7,12 +7,14 @@
 
 pub mod cli;
 pub mod config;
+pub mod containers;
 pub mod digest;
 pub mod filter;
 pub mod key;
 pub mod label;
 pub mod logging;
 pub mod markers;
+mod mountinfo;
 pub mod repository;
 pub mod server;
 pub mod service;

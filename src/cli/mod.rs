@@ -2,6 +2,7 @@
 
 mod config;
 mod containerd;
+mod containers;
 mod generate;
 mod health;
 mod serve;
@@ -52,6 +53,7 @@ enum Command {
     Config(config::Command),
     /// Ask the running daemon whether it serves; exits with 0 if it does.
     Health,
+    Containers(containers::Args),
     /// Print the block that makes containerd use the daemon.
     ContainerdConfig(containerd::Args),
     /// Print completions for a shell.
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(&global),
         Command::Config(command) => config::run(&global, &command),
         Command::Health => health::run(&global),
+        Command::Containers(args) => containers::run(&global, &args),
         Command::ContainerdConfig(args) => containerd::run(&global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

@@ -1,16 +1,17 @@
 //! Which mount a path lies in, told without asking that mount anything.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What identifies the mount at a path, as long as somebody uses it: its id and its device (proc(5), `mountinfo`).
+use crate::mountinfo;
+
+/// What identifies the mount at a path, as long as somebody uses it: its id and its device.
 pub(crate) fn mount_at(path: &Path) -> Option<String> {
-    find(&std::fs::read("/proc/self/mountinfo").ok()?, path).map(|mount| mount.identity)
+    find(&mountinfo::read().ok()?, path).map(|mount| mount.identity)
 }
 
 /// Whether a path is still to be mounted by an automounter.
 pub(super) fn is_automount(path: &Path) -> bool {
-    std::fs::read("/proc/self/mountinfo").ok().and_then(|mounts| find(&mounts, path)).is_some_and(|m| m.is_automount)
+    mountinfo::read().ok().and_then(|mounts| find(&mounts, path)).is_some_and(|mount| mount.is_automount)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -20,41 +21,12 @@ struct Mount {
 }
 
 /// The last of the longest mount points wins: it lies on top.
-fn find(mountinfo: &[u8], path: &Path) -> Option<Mount> {
-    let mut best: Option<(usize, &[u8])> = None;
-    for line in mountinfo.split(|byte| *byte == b'\n') {
-        let Some(point) = line.split(|byte| *byte == b' ').nth(4).map(unescape) else { continue };
-        let is_longer = best.as_ref().is_none_or(|(length, _)| point.len() >= *length);
-        if is_longer && path.starts_with(Path::new(std::ffi::OsStr::from_bytes(&point))) {
-            best = Some((point.len(), line));
-        }
-    }
-    let mut fields = best?.1.split(|byte| *byte == b' ');
-    let (id, device) = (fields.next()?, fields.nth(1)?);
-    // The type follows a dash, before which there may be any number of fields.
-    let is_automount = fields.skip_while(|field| *field != b"-").nth(1) == Some(b"autofs");
-    let identity = format!("{} {}", String::from_utf8_lossy(id), String::from_utf8_lossy(device));
-    Some(Mount { identity, is_automount })
-}
-
-/// The kernel writes blanks and backslashes as three octal digits.
-fn unescape(point: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(point.len());
-    let mut rest = point;
-    while let [first, tail @ ..] = rest {
-        let digits = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                plain.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
+fn find(table: &[u8], path: &Path) -> Option<Mount> {
+    let above = mountinfo::parse(table).filter(|mount| path.starts_with(&mount.point));
+    let mount = above.max_by_key(|mount| mount.point.as_os_str().len())?;
+    let text = String::from_utf8_lossy;
+    let identity = format!("{} {}", text(mount.id), text(mount.device));
+    Some(Mount { identity, is_automount: mount.kind == b"autofs" })
 }
 
 #[cfg(test)]

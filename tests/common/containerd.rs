@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::daemon::Daemon;
 use super::output::{Output, run};
 use super::registry::Registry;
-use super::sandbox::{Process, Sandbox};
+use super::sandbox::{Process, RUNC, Sandbox};
 use super::{tool, tool_dir};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -148,6 +150,20 @@ impl<'a> Containerd<'a> {
     /// Starts it again; containers go on running.
     pub fn restart(&mut self) {
         self.process.stop().expect("containerd ends when it is asked to");
+        self.process = spawn(self.sandbox, self.version, &self.dir);
+    }
+
+    /// What a reboot does: containerd, its shims and all containers are killed, and what lies in /run is gone.
+    pub fn power_off(&self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.wait(START_LIMIT).expect("nothing survives SIGKILL");
+        self.sandbox.kill_all_of(&self.dir);
+        fs::remove_dir_all(self.dir.join("state")).expect("the state of containerd");
+        fs::remove_dir_all(Path::new(RUNC).join(self.namespace())).expect("the state of runc");
+    }
+
+    /// Starts containerd after [`Containerd::power_off`].
+    pub fn boot(&mut self) {
         self.process = spawn(self.sandbox, self.version, &self.dir);
     }
 

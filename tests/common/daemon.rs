@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::output::{Output, run};
 use super::sandbox::{Process, Sandbox};
 
 /// What the unit file gives the daemon, no more.
@@ -25,7 +26,7 @@ impl<'a> Daemon<'a> {
     pub fn start(sandbox: &'a Sandbox, config: &str) -> Self {
         let dir = sandbox.mkdir("snapshotter");
         std::fs::write(dir.join("config.toml"), config).expect("the configuration");
-        let process = spawn(sandbox, &dir);
+        let process = spawn(sandbox, &dir, &program());
         Self { sandbox, dir, process }
     }
 
@@ -57,7 +58,21 @@ impl<'a> Daemon<'a> {
     /// Starts it again, after its end in good order unless it was killed before.
     pub fn restart(&mut self) {
         self.process.stop().expect("the daemon ends when it is asked to");
-        self.process = spawn(self.sandbox, &self.dir);
+        self.process = spawn(self.sandbox, &self.dir, &program());
+    }
+
+    /// Starts another program in its place, as an upgrade does.
+    pub fn upgrade(&mut self, program: &Path) {
+        self.process.stop().expect("the daemon ends when it is asked to");
+        self.process = spawn(self.sandbox, &self.dir, program);
+    }
+
+    /// Our program with this configuration, as an operator runs it: `args` name the command.
+    pub fn command(&self, args: &[&str]) -> Output {
+        let (root, config) = (self.root(), self.dir.join("config.toml"));
+        let mut all = vec!["--root".as_ref(), root.as_os_str(), "--config".as_ref(), config.as_os_str()];
+        all.extend(args.iter().map(std::ffi::OsStr::new));
+        run(program(), &all, "/usr/bin:/bin", START_LIMIT)
     }
 
     /// The file with what all its runs printed.
@@ -84,12 +99,12 @@ pub fn program() -> PathBuf {
     }
 }
 
-fn spawn(sandbox: &Sandbox, dir: &Path) -> Process {
+fn spawn(sandbox: &Sandbox, dir: &Path, program: &Path) -> Process {
     let socket = dir.join("s");
     let mut command = Command::new("setpriv");
     command.arg("--no-new-privs");
     command.args([format!("--bounding-set={CAPABILITIES}"), format!("--inh-caps={CAPABILITIES}")]);
-    command.arg(program());
+    command.arg(program);
     command.arg("--address").arg(&socket).arg("--root").arg(dir.join("root"));
     command.arg("--config").arg(dir.join("config.toml")).args(["--log-level", "debug"]);
     let process = sandbox.spawn("snapshotter", command);

@@ -14,8 +14,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Where shims keep the state of runc, by namespace and ID, and clients the pipes of their containers.
-const RUNC: &str = "/run/containerd/runc";
+/// Where shims keep the state of runc, by namespace and ID.
+pub const RUNC: &str = "/run/containerd/runc";
+/// Where clients have the pipes of their containers.
 const PIPES: &str = "/run/containerd/fifo";
 const POLL: Duration = Duration::from_millis(10);
 /// How long a program may take to end, also on a machine busy with other tests.
@@ -79,6 +80,14 @@ impl Sandbox {
         let process = Process { child: Arc::new(Mutex::new(child)), pid, log };
         self.processes.lock().unwrap_or_else(PoisonError::into_inner).push(process.clone());
         process
+    }
+
+    /// Kills all processes whose command line names this folder of the sandbox, with those that they started, and unmounts
+    /// what is mounted in it.
+    pub fn kill_all_of(&self, dir: &Path) {
+        assert!(dir.starts_with(&self.dir) && dir != self.dir, "{}", dir.display());
+        assert!(wait_until(STOP_LIMIT, || end_processes(dir)), "still running: {:?}", processes_of(dir));
+        assert_eq!(unmount_below(dir), [""; 0]);
     }
 
     fn clean(&mut self) -> Result<(), String> {

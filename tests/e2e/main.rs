@@ -8,6 +8,8 @@
 //! | `trees` | the tree of a container is the one that another unpacker makes |
 //! | `forged` | an image that lies about its layers changes no other |
 //! | `users` | what clients do in a container's tree: look users up, copy, compare, commit |
+//! | `reboot` | a power cut and an upgrade under containers with data |
+//! | `death` | the repository dies, hangs and comes back under running containers |
 //! | `restart` | restarts and crashes of the daemon |
 //! | `cri` | Kubernetes' interface, and ctr |
 //! | `debian` | a real image |
@@ -19,9 +21,11 @@ mod common;
 mod mock_support;
 
 mod cri;
+mod death;
 mod debian;
 mod forged;
 mod node;
+mod reboot;
 mod remote;
 mod restart;
 mod share;

@@ -62,7 +62,11 @@ fn restart(node: &mut Node<'_>, signal: Signal) {
     node.daemon.kill(signal);
     node.daemon.process().wait(Duration::from_secs(20)).expect("the daemon ends");
     node.daemon.restart();
-    // containerd waits up to 3 s before it connects again, and fails all requests until then.
+    wait_for_connection(node);
+}
+
+/// containerd waits up to 3 s before it connects to a new daemon, and fails all requests until then.
+pub(crate) fn wait_for_connection(node: &Node<'_>) {
     let connected = || node.containerd.ctr(&["snapshots", "--snapshotter=cvmfs-snapshotter", "ls"]).status.success();
     assert!(wait_until(Duration::from_secs(20), connected), "containerd does not connect again");
 }

@@ -112,6 +112,11 @@ impl Site {
         format!("[[repositories]]\nname = \"test.cern.ch\"\npath = {:?}\nkind = \"{kind}\"\n", self.mountpoint)
     }
 
+    /// The stand-in for CernVM-FS, to break it.
+    pub(crate) fn mock(&mut self) -> &mut Mock {
+        self.mock.as_mut().expect("a repository of CernVM-FS")
+    }
+
     /// The layout with the images.
     pub(crate) fn layout(&self) -> &Path {
         &self.layout
