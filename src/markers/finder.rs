@@ -21,6 +21,12 @@ pub struct Finder {
     known: Arc<Mutex<Known>>,
 }
 
+/// What there is of a layer's plan.
+enum Begun {
+    Known(Arc<Plan>),
+    Walk(Arc<Walk>),
+}
+
 #[derive(Default)]
 struct Known {
     plans: HashMap<(Digest, String), Arc<Plan>>,
@@ -73,25 +79,27 @@ impl Finder {
 
     /// Has the layer walked in the background, unless its plan is known.
     pub fn look_ahead(&self, layer: Digest, identity: &str) {
-        if self.known(layer, identity).is_none() {
-            // If it cannot begin, the layer's own Prepare says why.
-            let _ = self.walk(layer, identity);
-        }
+        // If it cannot begin, the layer's own Prepare says why.
+        let _ = self.begin(layer, identity);
     }
 
     /// The plan of a layer. Waits until `deadline` if it has to be found; the walk goes on after that.
     pub fn find(&self, layer: Digest, identity: &str, deadline: Instant) -> Result<Arc<Plan>, WalkError> {
-        match self.known(layer, identity) {
-            Some(plan) => Ok(plan),
-            None => self.walk(layer, identity)?.wait(deadline),
+        match self.begin(layer, identity)? {
+            Begun::Known(plan) => Ok(plan),
+            Begun::Walk(walk) => walk.wait(deadline),
         }
     }
 
-    /// The walk that is under way for the layer, or a new one.
-    fn walk(&self, layer: Digest, identity: &str) -> Result<Arc<Walk>, WalkError> {
+    /// The plan, or the walk that is under way for it, or a new one.
+    fn begin(&self, layer: Digest, identity: &str) -> Result<Begun, WalkError> {
         let key = (layer, identity.to_owned());
         let mount = mount_at(self.repository.path());
+        // One look under one lock: a walk that ends in between would be begun again.
         let mut known = self.lock();
+        if let Some(plan) = known.plans.get(&key) {
+            return Ok(Begun::Known(plan.clone()));
+        }
         let mut walkers = self.walkers.lock().unwrap_or_else(PoisonError::into_inner);
         if known.walks.values().any(|walk| walk.mount != mount) {
             // Its threads may hang in a mount that was replaced. Whatever they find yet is kept.
@@ -99,7 +107,7 @@ impl Finder {
             *walkers = Walkers::new(self.repository.clone());
         }
         if let Some(walk) = known.walks.get(&key) {
-            return Ok(walk.clone());
+            return Ok(Begun::Walk(walk.clone()));
         }
         let (shared, ended) = (Arc::downgrade(&self.known), key.clone());
         let walk = walkers.begin(layer, mount, move |result| {
@@ -111,7 +119,7 @@ impl Finder {
             }
         })?;
         known.walks.insert(key, walk.clone());
-        Ok(walk)
+        Ok(Begun::Walk(walk))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use containerd_snapshots::api::snapshots::v1::snapshots_client::SnapshotsClient;
@@ -12,9 +13,10 @@ use containerd_snapshots::api::snapshots::v1::{
     ViewSnapshotRequest,
 };
 use containerd_snapshots::api::types::Mount;
-use containerd_snapshots::tonic::Status;
 use containerd_snapshots::tonic::transport::Channel;
+use containerd_snapshots::tonic::{Code, Status};
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
 pub use containerd_snapshots::api::snapshots::v1::Info;
 
@@ -31,8 +33,10 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// A connection, with a thread that keeps it alive as containerd does.
 pub struct Client {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     client: SnapshotsClient<Channel>,
+    /// Tells it to go away.
+    leave: Option<Arc<Notify>>,
 }
 
 impl Client {
@@ -41,11 +45,22 @@ impl Client {
         let channel = runtime.block_on(cvmfs_snapshotter::server::connect(socket)).unwrap();
         let client =
             SnapshotsClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-        Self { runtime, client }
+        Self { runtime: Arc::new(runtime), client, leave: None }
+    }
+
+    /// The same client, but one that goes away when it is told so: then the call that is under way is cancelled.
+    pub fn until(&self, leave: &Arc<Notify>) -> Self {
+        Self { runtime: self.runtime.clone(), client: self.client.clone(), leave: Some(leave.clone()) }
     }
 
     fn run<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        self.runtime.block_on(call)
+        self.runtime.block_on(async {
+            let Some(leave) = &self.leave else { return call.await };
+            tokio::select! {
+                answer = call => answer,
+                () = leave.notified() => Err(Status::cancelled("the client went away")),
+            }
+        })
     }
 
     pub fn prepare(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>, Status> {
@@ -55,10 +70,14 @@ impl Client {
 
     /// Begins a Prepare, and goes away after some time, as a client that is cancelled does.
     pub fn prepare_and_leave(&self, key: &str, parent: &str, labels: &Labels, after: Duration) {
-        let request = prepare_request(key, parent, labels);
-        let mut client = self.client.clone();
-        let answer = self.runtime.block_on(async { tokio::time::timeout(after, client.prepare(request)).await });
-        assert!(answer.is_err(), "it was answered before the client left");
+        let leave = Arc::new(Notify::new());
+        let answer = std::thread::scope(|scope| {
+            let call = scope.spawn(|| self.until(&leave).prepare(key, parent, labels));
+            std::thread::sleep(after);
+            leave.notify_one();
+            call.join().unwrap()
+        });
+        assert_eq!(answer.unwrap_err().code(), Code::Cancelled, "it was answered before the client left");
     }
 
     pub fn view(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>, Status> {

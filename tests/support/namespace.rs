@@ -94,6 +94,11 @@ impl<'c> Namespace<'c> {
         Self { client, name: name.to_owned(), style, sequence: 0, known: HashMap::new() }
     }
 
+    /// Has keys numbered from here on: for one of several that share a namespace.
+    pub fn start_at(&mut self, number: u64) {
+        self.sequence = number;
+    }
+
     fn next(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
