@@ -1,6 +1,6 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: demo test test-matrix fmt lint
+.PHONY: demo test test-matrix limits fmt lint
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -11,6 +11,12 @@ test:
 
 test-matrix:
 	tools/test-matrix
+
+# Figures: 100 000 snapshots, a million requests, a hung repository. SNAPSHOTS and REQUESTS change the size.
+limits:
+	tools/install-deps
+	cargo build --locked --release --example mock-cvmfs
+	cargo test --locked --release --test limits -- --ignored --test-threads=1 --nocapture
 
 fmt:
 	cargo fmt

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use containerd_snapshots::tonic::Code;
 
@@ -196,7 +197,7 @@ fn pulls_and_removals_of_the_same_chains_at_once() {
             });
         }
         // A panic of one must not let the others run for ever.
-        let results: Vec<_> = pulling.into_iter().map(|thread| thread.join()).collect();
+        let results: Vec<_> = pulling.into_iter().map(ScopedJoinHandle::join).collect();
         ended.store(true, Ordering::Relaxed);
         results.into_iter().for_each(|result| result.unwrap());
     });

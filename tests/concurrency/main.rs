@@ -7,6 +7,8 @@
 //! | `threads` | a hung repository takes a bounded number of threads with it |
 //! | `held` | holds a process at a system call |
 
+#![allow(clippy::result_large_err, reason = "the type is tonic's")]
+
 #[path = "../mock_support/mod.rs"]
 mod mock_support;
 #[path = "../support/mod.rs"]

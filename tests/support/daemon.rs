@@ -24,12 +24,13 @@ pub struct Settings {
     pub probe: &'static str,
     pub first_mount: &'static str,
     pub markers: &'static str,
+    pub log_level: &'static str,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         // Generous: the machine may be busy with other tests.
-        Self { repositories: Vec::new(), probe: "4s", first_mount: "8s", markers: "10s" }
+        Self { repositories: Vec::new(), probe: "4s", first_mount: "8s", markers: "10s", log_level: "debug" }
     }
 }
 
@@ -40,7 +41,7 @@ impl Settings {
     }
 
     pub fn to_toml(&self) -> String {
-        let mut text = "log-level = 'debug'\n[timeouts]\n".to_owned();
+        let mut text = format!("log-level = '{}'\n[timeouts]\n", self.log_level);
         for (name, value) in [("probe", self.probe), ("first-mount", self.first_mount), ("markers", self.markers)] {
             text += &format!("{name} = '{value}'\n");
         }

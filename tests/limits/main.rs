@@ -1,0 +1,25 @@
+//! Figures, not tests: how much the daemon can hold, and what a hung repository costs those who do not need it.
+//!
+//! `make limits` runs them, one after the other and with the release build. `SNAPSHOTS` and `REQUESTS` change the size.
+//!
+//! | file | what it measures |
+//! |---|---|
+//! | `many` | many snapshots: listings beside writers, the start after a kill |
+//! | `memory` | resident memory after many requests |
+//! | `hung` | latency beside a repository that hangs |
+//! | `times` | what they all use |
+
+#[path = "../mock_support/mod.rs"]
+mod mock_support;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod hung;
+mod many;
+mod memory;
+mod times;
+
+/// A number from the environment.
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+}

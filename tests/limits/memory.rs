@@ -1,0 +1,72 @@
+//! Whether memory grows with the number of requests.
+
+use crate::setting;
+use crate::support::{Client, Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style, labels};
+use crate::times::resident;
+
+const CLIENTS: usize = 4;
+const FEW: usize = 10_000;
+
+fn none() -> Labels {
+    Labels::new()
+}
+
+/// Requests as they come on a node: mostly reads, some containers, now and then a pull that is dropped again.
+fn play(client: &Client, image: &Image, top: &str, thread: usize, requests: usize, round: &mut usize) {
+    let mut sent = 0;
+    while sent < requests {
+        *round += 1;
+        let key = format!("t{thread}/{round}/container");
+        for _ in 0..20 {
+            client.stat(top).unwrap();
+            client.usage(top).unwrap();
+            client.list(&[&format!("parent=={top:?}")]).unwrap();
+            client.update(top, &labels(&[("used", &key)]), &["labels.used"]).map(drop).unwrap_or_default();
+        }
+        client.prepare(&key, top, &none()).unwrap();
+        for _ in 0..15 {
+            client.mounts(&key).unwrap();
+        }
+        client.remove(&key).unwrap();
+        client.prepare(&key, "no such parent", &none()).unwrap_err();
+        sent += 98;
+        if round.is_multiple_of(50) {
+            // The answer is held already, as for a second namespace.
+            Namespace::new(client, &format!("t{thread}x{round}"), Style::New).pull(image);
+            client.cleanup().unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "a measurement: make limits"]
+fn resident_memory_after_many_requests() {
+    let Some(site) = Site::new(Kind::Directory) else { return };
+    let layers: Vec<Layer> = (0..4)
+        .map(|n| Layer::new(&format!("l{n}"), &[("d/.wh.a", ""), ("d/b", "b"), ("e/.wh..wh..opq", "")]))
+        .collect();
+    layers.iter().for_each(|layer| site.publish(layer));
+    let image = Image::new("i", &layers.iter().collect::<Vec<_>>());
+    let many = setting("REQUESTS", 1_000_000);
+    let mut settings = site.settings();
+    settings.log_level = "info";
+    let daemon = Daemon::start(&settings);
+    let top = Namespace::new(&daemon.client(), "n", Style::New).pull(&image).pop().unwrap().name;
+    println!("at the start: {:.1} MiB", resident(&daemon));
+    let mut after_few = 0.0;
+    let clients: Vec<Client> = (0..CLIENTS).map(|_| daemon.client()).collect();
+    let mut rounds = [0; CLIENTS];
+    for (requests, name) in [(FEW, "few"), (many / 4, "a quarter"), (many / 4, "half"), (many / 2, "all")] {
+        std::thread::scope(|scope| {
+            for (thread, (client, round)) in clients.iter().zip(&mut rounds).enumerate() {
+                let (image, top) = (&image, &top);
+                scope.spawn(move || play(client, image, top, thread, requests / CLIENTS, round));
+            }
+        });
+        let now = resident(&daemon);
+        if after_few == 0.0 {
+            after_few = now;
+        }
+        println!("after {requests:7} more ({name}): {now:.1} MiB, {:.3} of that after the first", now / after_few);
+    }
+}

@@ -1,0 +1,53 @@
+//! Times of many calls.
+
+use std::time::{Duration, Instant};
+
+use crate::support::Daemon;
+
+/// How long each call of one kind took.
+#[derive(Default)]
+pub(crate) struct Times(Vec<Duration>);
+
+impl Times {
+    /// Makes a call, and remembers how long it took.
+    pub(crate) fn of<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        let begin = Instant::now();
+        let result = call();
+        self.0.push(begin.elapsed());
+        result
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// The time that this part of the calls did not exceed.
+    pub(crate) fn quantile(&self, part: f64) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index"
+        )]
+        let index = ((sorted.len() - 1) as f64 * part) as usize;
+        sorted[index]
+    }
+
+    /// Median, 99 % and the longest, in milliseconds.
+    pub(crate) fn row(&self) -> String {
+        let ms = |time: Duration| format!("{:9.3}", time.as_secs_f64() * 1e3);
+        let count = self.0.len();
+        format!("{count:8} {} {} {}", ms(self.quantile(0.5)), ms(self.quantile(0.99)), ms(self.quantile(1.0)))
+    }
+}
+
+pub(crate) const HEAD: &str = "   calls    median      99 %   longest   (ms)";
+
+/// The resident memory of the daemon, in MiB: of its own, without the pages of files that are mapped.
+pub(crate) fn resident(daemon: &Daemon) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}
