@@ -1,6 +1,6 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: demo test test-matrix fmt lint
+.PHONY: demo test test-matrix fuzz fmt lint
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -12,12 +12,18 @@ test:
 test-matrix:
 	tools/test-matrix
 
+# For example TARGET=filter SECONDS=600; see fuzz/README.md.
+fuzz:
+	tools/fuzz $(TARGET) $(SECONDS)
+
 fmt:
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	gofmt -w tools tests/conformance
 
 lint:
 	cargo fmt --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --all-targets --locked -- -D warnings
 	test -z "$$(gofmt -l tools tests/conformance)"
 	cd tests/conformance && go vet ./...
