@@ -1,6 +1,6 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: demo test test-matrix limits fmt lint
+.PHONY: demo test test-matrix limits fuzz fmt lint
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -18,12 +18,18 @@ limits:
 	cargo build --locked --release --example mock-cvmfs
 	cargo test --locked --release --test limits -- --ignored --test-threads=1 --nocapture
 
+# For example TARGET=filter SECONDS=600; see fuzz/README.md.
+fuzz:
+	tools/fuzz $(TARGET) $(SECONDS)
+
 fmt:
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	gofmt -w tools tests/conformance
 
 lint:
 	cargo fmt --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --all-targets --locked -- -D warnings
 	test -z "$$(gofmt -l tools tests/conformance)"
 	cd tests/conformance && go vet ./...

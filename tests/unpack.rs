@@ -566,6 +566,12 @@ fn hostile_entries_refuse_the_layer() {
     need_root!();
     let long = "x/".repeat(3000);
     let huge = vec![b'a'; 2 << 20];
+    let sparse: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"f"),
+        ("GNU.sparse.realsize", b"9"),
+    ];
     let cases: Vec<(&str, Vec<Vec<u8>>)> = vec![
         ("its name is absolute", vec![file("/tmp/unpack-evil", "x")]),
         ("its name is absolute", vec![directory("/")]),
@@ -596,6 +602,8 @@ fn hostile_entries_refuse_the_layer() {
         ("longer than the file system allows", vec![pax(&[("path", &[b'n'; 256])]), file("f", "x")]),
         ("metadata exceeds limit", vec![pax(&[("comment", &huge)]), file("f", "x")]),
         ("metadata exceeds limit", vec![entry(b'L', b"././@LongLink", b"", &huge), file("f", "x")]),
+        ("map of a sparse file", vec![pax(&sparse), file("f", &"1".repeat(2000))]),
+        ("has more than 2097152 bytes", endless_sparse_map()),
         ("which layers do not have", vec![entry(b'M', b"volume", b"", b"")]),
         (
             "checksum",
@@ -632,6 +640,16 @@ fn hostile_entries_refuse_the_layer() {
         assert_eq!(tree(outside.path()), before, "{expected}");
         assert!(!Path::new("/tmp/unpack-evil").exists());
     }
+}
+
+/// A sparse file of the GNU format, whose map has blocks without a piece that only say that another one follows.
+fn endless_sparse_map() -> Vec<Vec<u8>> {
+    let mut header = entry(b'S', b"f", b"", b"");
+    header[482] = 1;
+    checksum(&mut header);
+    let mut block = vec![0; 512];
+    block[504] = 1;
+    vec![header, block.repeat(8192)]
 }
 
 #[test]

@@ -18,6 +18,9 @@ use tar_core::{EntryType, PaxExtensions};
 /// Most bytes of long names and PAX records for one entry. The kernel limits a path to 4 KiB and the xattrs of a file
 /// to 64 KiB for each value.
 pub(super) const HEADER_LIMIT: u32 = 1024 * 1024;
+/// Most bytes of one entry's headers with all that the parser wants to see at once, the map of a sparse file too. Its
+/// 10 000 pieces take less than half of a MiB.
+const BUFFER_LIMIT: usize = 2 * HEADER_LIMIT as usize;
 /// The kernel's PATH_MAX without the final NUL.
 const PATH_LIMIT: u32 = 4095;
 
@@ -158,6 +161,14 @@ impl<R: Input> TarReader<R> {
         loop {
             let (consumed, entry, sparse) = match self.parser.parse(&header) {
                 Ok(ParseEvent::NeedData { min_bytes }) => {
+                    // The parser asks for what it has where a number in the map of a sparse file does not end.
+                    if min_bytes <= header.len() {
+                        return malformed("the map of a sparse file is malformed");
+                    }
+                    // It takes the blocks of such a map one by one, also those that say nothing but that there are more.
+                    if min_bytes > BUFFER_LIMIT {
+                        return malformed(format_args!("the header of an entry has more than {BUFFER_LIMIT} bytes"));
+                    }
                     if !self.read_more(&mut header, min_bytes)? {
                         // Go and GNU tar take a missing or a single zero block at the end for an end.
                         return if header.iter().all(|b| *b == 0) {

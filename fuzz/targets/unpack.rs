@@ -1,0 +1,14 @@
+#![no_main]
+
+#[path = "../../tests/hostile/archive.rs"]
+mod archive;
+#[path = "../../tests/hostile/unpack.rs"]
+mod unpack;
+#[path = "../../tests/hostile/world.rs"]
+mod world;
+
+thread_local! {
+    static WORLD: world::World = unpack::world();
+}
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| WORLD.with(|world| world.check(data)));
