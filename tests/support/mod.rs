@@ -15,7 +15,7 @@ pub use client::{Client, Info, Labels, labels, times as times_of};
 pub use daemon::{BINARY, Daemon, Settings};
 pub use layers::{Layer, sha256};
 pub use mounted::{Mounted, lowers, names, option, upper};
-pub use namespace::{Image, Namespace, Pulled, Style, extract_key};
+pub use namespace::{Image, Namespace, Pulled, Style, extract_key, target_filter};
 pub use site::{Kind, Site};
 
 use std::thread::sleep;
