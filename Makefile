@@ -1,6 +1,6 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: demo test test-matrix limits fuzz fmt lint
+.PHONY: demo test test-matrix limits fuzz torture fmt lint
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -21,6 +21,10 @@ limits:
 # For example TARGET=filter SECONDS=600; see fuzz/README.md.
 fuzz:
 	tools/fuzz $(TARGET) $(SECONDS)
+
+# Kills the daemon with SIGKILL, and cuts the power of a disk on each file system: KILLS, CUTS, SEED.
+torture:
+	tools/torture "$(KILLS)" "$(CUTS)" "$(SEED)"
 
 fmt:
 	cargo fmt

@@ -1,5 +1,6 @@
 //! Layers on the disk: as a publisher leaves them, as containerd unpacks them, and as a mount shows them.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown, symlink};
@@ -129,4 +130,24 @@ fn read_below(root: &Path, at: &str) -> Result<File, String> {
     }
     let mode = if kind.is_symlink() { 0o777 } else { metadata.mode() & 0o7777 };
     Ok(File { mode, uid: metadata.uid(), gid: metadata.gid(), mtime: metadata.mtime(), what })
+}
+
+/// Compares all but the root itself, whose attributes no snapshotter carries.
+pub(crate) fn compare(what: &str, expected: &File, path: &Path, times: bool) -> Result<(), String> {
+    let found = read(path).map_err(|error| format!("{what}: {error}"))?;
+    let mut report = String::new();
+    let paths = expected.paths().into_iter().chain(found.paths().into_iter().filter(|p| expected.at(p).is_none()));
+    for path in paths {
+        let show = |root: &File| {
+            let file = root.at(&path)?;
+            let file = if times { file.clone() } else { File { mtime: 0, ..file.clone() } };
+            Some(file.to_string())
+        };
+        let (want, have) = (show(expected), show(&found));
+        if want != have {
+            let text = |side: Option<String>| side.unwrap_or_else(|| "nothing".into());
+            let _ = writeln!(report, "    {path}: {}, expected {}", text(have), text(want));
+        }
+    }
+    if report.is_empty() { Ok(()) } else { Err(format!("  {what}:\n{report}")) }
 }

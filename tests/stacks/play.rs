@@ -1,7 +1,6 @@
 //! Plays layers against the daemon, and compares what is mounted.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -191,7 +190,7 @@ impl Case<'_, '_> {
         let parent = self.chain.last().cloned().unwrap_or_default();
         let view = self.player.client.view(&key, &parent).map_err(|status| refused("View", &status))?;
         let mounted = self.mount(&view)?;
-        compare("the view", expected, &mounted.0, true)?;
+        disk::compare("the view", expected, &mounted.0, true)?;
         if fs::write(mounted.0.join("new"), "").is_ok() {
             return Err("the view can be written".into());
         }
@@ -205,7 +204,7 @@ impl Case<'_, '_> {
         let new = New { key: &key, parent: &parent, labels: HashMap::new() };
         let prepared = self.player.client.prepare(new).map_err(|status| refused("Prepare", &status))?;
         let mounted = self.mount(&prepared)?;
-        compare("the container", &expected, &mounted.0, true)?;
+        disk::compare("the container", &expected, &mounted.0, true)?;
         let paths = expected.paths();
         let dirs = paths.iter().filter(|path| expected.at(path).is_some_and(|file| file.entries().is_some()));
         let replaced: Vec<String> = dirs.step_by(3).cloned().collect();
@@ -218,14 +217,14 @@ impl Case<'_, '_> {
                 replaced.map_err(|error| format!("{} is replaced: {error}", path.display()))?;
             }
         }
-        compare("the container after changes", &expected, &mounted.0, false)?;
+        disk::compare("the container after changes", &expected, &mounted.0, false)?;
         drop(mounted);
         let again = self.player.client.mounts(&key).map_err(|status| refused("Mounts", &status))?;
         if again != prepared {
             return Err(format!("Mounts says {again:?}, Prepare said {prepared:?}"));
         }
         let mounted = self.mount(&again)?;
-        compare("the container mounted again", &expected, &mounted.0, false)
+        disk::compare("the container mounted again", &expected, &mounted.0, false)
     }
 
     /// Mounts as containerd does.
@@ -295,26 +294,6 @@ impl Drop for Mounted {
 fn new_dir() -> File {
     let file = File { mode: 0o600, uid: 1, gid: 1, mtime: 1, what: What::Regular("new".into()) };
     File { mode: 0o755, uid: 0, gid: 0, mtime: 1, what: What::Dir([("new".to_owned(), file)].into()) }
-}
-
-/// Compares all but the root itself, whose attributes no snapshotter carries.
-fn compare(what: &str, expected: &File, path: &Path, times: bool) -> Result<(), String> {
-    let found = disk::read(path).map_err(|error| format!("{what}: {error}"))?;
-    let mut report = String::new();
-    let paths = expected.paths().into_iter().chain(found.paths().into_iter().filter(|p| expected.at(p).is_none()));
-    for path in paths {
-        let show = |root: &File| {
-            let file = root.at(&path)?;
-            let file = if times { file.clone() } else { File { mtime: 0, ..file.clone() } };
-            Some(file.to_string())
-        };
-        let (want, have) = (show(expected), show(&found));
-        if want != have {
-            let text = |side: Option<String>| side.unwrap_or_else(|| "nothing".into());
-            let _ = writeln!(report, "    {path}: {}, expected {}", text(have), text(want));
-        }
-    }
-    if report.is_empty() { Ok(()) } else { Err(format!("  {what}:\n{report}")) }
 }
 
 fn option<'a>(mount: &'a Mount, name: &str) -> Result<&'a str, String> {

@@ -55,6 +55,7 @@ impl Settings {
 /// A daemon on a socket and a state directory of its own. Dropping it ends the process.
 pub struct Daemon {
     directory: TempDir,
+    root: PathBuf,
     child: Option<Child>,
 }
 
@@ -68,7 +69,18 @@ impl Daemon {
 
     /// One that is not running yet.
     pub fn stopped(settings: &Settings) -> Self {
-        let daemon = Self { directory: tempfile::tempdir().unwrap(), child: None };
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        Self::make(settings, directory, root)
+    }
+
+    /// As [`Self::stopped`], with its state on another file system.
+    pub fn stopped_with_root(settings: &Settings, root: &Path) -> Self {
+        Self::make(settings, tempfile::tempdir().unwrap(), root.to_owned())
+    }
+
+    fn make(settings: &Settings, directory: TempDir, root: PathBuf) -> Self {
+        let daemon = Self { directory, root, child: None };
         daemon.configure(settings);
         daemon
     }
@@ -82,7 +94,7 @@ impl Daemon {
     }
 
     pub fn root(&self) -> PathBuf {
-        self.directory.path().join("root")
+        self.root.clone()
     }
 
     pub fn socket(&self) -> PathBuf {
