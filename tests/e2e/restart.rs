@@ -44,6 +44,19 @@ fn restarts(release: Release, kind: Kind) {
         Tree::read(&node.rootfs(&container)).must_be(&before);
         assert_eq!(mounts_naming(site.path()), [""; 0]);
 
+        // containerd, and then both at once.
+        for both in [false, true] {
+            if both {
+                node.daemon.kill(signal);
+            }
+            node.containerd.restart();
+            if both {
+                restart(&mut node, signal);
+            }
+            assert_eq!(exec(&node, script), answer);
+            Tree::read(&node.rootfs(&container)).must_be(&before);
+        }
+
         // Stopped, and started after both have been restarted.
         node.nerdctl(&["stop", "--time=1", &container]).ok();
         restart(&mut node, signal);
