@@ -1,5 +1,6 @@
 //! What can go wrong in the store.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Kind;
@@ -53,7 +54,12 @@ impl OpenError {
         let path = path.to_owned();
         match error {
             redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse(path),
-            redb::DatabaseError::Storage(redb::StorageError::Io(source)) => Self::Io { path, source },
+            // An empty file, or one that does not begin as a store does, is as damaged as any.
+            redb::DatabaseError::Storage(redb::StorageError::Io(source))
+                if !matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+            {
+                Self::Io { path, source }
+            }
             other => Self::Unreadable { path, source: Box::new(other.into()) },
         }
     }

@@ -12,6 +12,7 @@
 
 mod check;
 mod cuts;
+mod damage;
 mod disk;
 #[path = "../stacks/disk.rs"]
 mod files;
