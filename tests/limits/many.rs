@@ -33,7 +33,7 @@ fn fill(daemon: &Daemon, layers: &[Layer], wanted: usize) -> Times {
                     if made.fetch_add(DEPTH + CONTAINERS, Ordering::Relaxed) + DEPTH + CONTAINERS > wanted {
                         break;
                     }
-                    times.add(pull(&client, &format!("t{thread}/{image}"), layers));
+                    times.add(pull(&client, &format!("t{thread}x{image}"), layers));
                 }
                 times
             }

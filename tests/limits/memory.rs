@@ -17,19 +17,17 @@ fn play(client: &Client, image: &Image, top: &str, thread: usize, requests: usiz
     while sent < requests {
         *round += 1;
         let key = format!("t{thread}/{round}/container");
-        for _ in 0..20 {
+        client.prepare(&key, top, &none()).unwrap();
+        client.update(&key, &labels(&[("used", "yes")]), &["labels.used"]).unwrap();
+        for _ in 0..24 {
             client.stat(top).unwrap();
             client.usage(top).unwrap();
             client.list(&[&format!("parent=={top:?}")]).unwrap();
-            client.update(top, &labels(&[("used", &key)]), &["labels.used"]).map(drop).unwrap_or_default();
-        }
-        client.prepare(&key, top, &none()).unwrap();
-        for _ in 0..15 {
             client.mounts(&key).unwrap();
         }
         client.remove(&key).unwrap();
         client.prepare(&key, "no such parent", &none()).unwrap_err();
-        sent += 98;
+        sent += 100;
         if round.is_multiple_of(50) {
             // The answer is held already, as for a second namespace.
             Namespace::new(client, &format!("t{thread}x{round}"), Style::New).pull(image);
