@@ -9,6 +9,7 @@
 //! | `forged` | an image that lies about its layers changes no other |
 //! | `users` | what clients do in a container's tree: look users up, copy, compare, commit |
 //! | `restart` | restarts and crashes of the daemon |
+//! | `lost` | the way back after the metadata is lost, as the daemon prints it |
 //! | `cri` | Kubernetes' interface, and ctr |
 //! | `debian` | a real image |
 //! | `node`, `site`, `tree` | what they all use |
@@ -21,6 +22,7 @@ mod mock_support;
 mod cri;
 mod debian;
 mod forged;
+mod lost;
 mod node;
 mod remote;
 mod restart;
