@@ -133,6 +133,11 @@ impl Disk {
         Survivors { written: number(written), kept: number(kept), torn: number(torn) }
     }
 
+    /// From now on every write and every flush fails, or none.
+    pub(crate) fn fail(&mut self, fails: bool) {
+        self.command(if fails { "fail on" } else { "fail off" });
+    }
+
     /// Mounts what the cut has left, as the next start of the machine would.
     pub(crate) fn remount(&mut self) {
         self.unmount();
