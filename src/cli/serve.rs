@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::logging::Level;
 use crate::repository::Repository;
 use crate::snapshotter::{Sites, Snapshotter};
-use crate::store::{OpenError, Store};
+use crate::store::{OpenError, Store, way_back};
 use crate::tree::{self, Tree};
 use crate::{logging, server};
 
@@ -28,7 +28,7 @@ enum Error {
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
     #[error(
-        "{store} is missing, but there are directories of snapshots in {root}/snapshots: without the store nothing is known of them. Restore the file from a backup; or remove all images and containers of this snapshotter from containerd, move {root} away and start again"
+        "{store} is missing, but there are directories of snapshots in {root}/snapshots, of which nothing is known without it; nothing was changed. {}", way_back(.root)
     )]
     StoreLost { store: std::path::PathBuf, root: std::path::PathBuf },
 }

@@ -35,7 +35,7 @@ pub enum OpenError {
     },
     /// The content makes no sense.
     #[error(
-        "{path} cannot be read: {source}; the file is damaged and was left as it is: restore it from a backup, or remove all images and containers of this snapshotter from containerd, move the state directory away and start again"
+        "{path} cannot be read: {source}; the file is damaged and was left as it is. {}", way_back(.path.parent().unwrap_or(.path))
     )]
     Unreadable {
         /// The file.
@@ -43,6 +43,26 @@ pub enum OpenError {
         /// The cause.
         source: Box<redb::Error>,
     },
+}
+
+/// How to go on without a store, step by step.
+///
+/// containerd keeps a record of its own of every snapshot, and does not ask for one again that it believes to be there:
+/// with a new store alone every pull of an image that it had fails with "already exists".
+pub fn way_back(root: &Path) -> String {
+    let root = root.display();
+    format!(
+        "If nothing was pulled, run or removed since a copy of the file was made, put that copy in its place and start again. Otherwise: \
+         (1) stop kubelet, if there is one; \
+         (2) `mv {root} {root}.lost`: what containers have written is in {root}.lost/snapshots/*/fs then; \
+         (3) start the snapshotter, which begins anew; \
+         (4) have containerd forget the containers and images that used it, in each namespace of `nerdctl namespace ls` but k8s.io: \
+         `nerdctl ps --all --quiet | xargs --no-run-if-empty nerdctl rm --force`, then \
+         `nerdctl images --quiet | sort --unique | xargs --no-run-if-empty nerdctl rmi --force`; \
+         (5) on a node of Kubernetes: `crictl rmp --force --all`, then `crictl rmi --all`; \
+         (6) pull them again; \
+         (7) when nothing is missed: `rm --recursive --one-file-system {root}.lost`"
+    )
 }
 
 impl OpenError {

@@ -39,7 +39,7 @@ use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
-pub use error::{Error, OpenError};
+pub use error::{Error, OpenError, way_back};
 pub use read::{Encoded, Lookup, Reader};
 pub use record::{Content, Kind, Snapshot, Usage};
 pub use write::{Created, New, Removed, What};

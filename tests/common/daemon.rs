@@ -75,6 +75,13 @@ impl<'a> Daemon<'a> {
         run(program(), &all, "/usr/bin:/bin", START_LIMIT)
     }
 
+    /// Starts it, and returns how it ended: for one that must refuse to serve.
+    pub fn refuse(&mut self) -> std::process::ExitStatus {
+        self.process.stop();
+        self.process = self.sandbox.spawn("snapshotter", command(&self.dir, &program()));
+        self.process.wait(START_LIMIT).expect("it refuses to serve")
+    }
+
     /// The file with what all its runs printed.
     pub fn log(&self) -> &Path {
         self.process.log()
@@ -100,14 +107,18 @@ pub fn program() -> PathBuf {
 }
 
 fn spawn(sandbox: &Sandbox, dir: &Path, program: &Path) -> Process {
+    let process = sandbox.spawn("snapshotter", command(dir, program));
     let socket = dir.join("s");
+    process.wait_for("the daemon listens", START_LIMIT, || UnixStream::connect(&socket).is_ok());
+    process
+}
+
+fn command(dir: &Path, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.arg("--no-new-privs");
     command.args([format!("--bounding-set={CAPABILITIES}"), format!("--inh-caps={CAPABILITIES}")]);
     command.arg(program);
-    command.arg("--address").arg(&socket).arg("--root").arg(dir.join("root"));
+    command.arg("--address").arg(dir.join("s")).arg("--root").arg(dir.join("root"));
     command.arg("--config").arg(dir.join("config.toml")).args(["--log-level", "debug"]);
-    let process = sandbox.spawn("snapshotter", command);
-    process.wait_for("the daemon listens", START_LIMIT, || UnixStream::connect(&socket).is_ok());
-    process
+    command
 }

@@ -11,6 +11,7 @@
 //! | `reboot` | a power cut and an upgrade under containers with data |
 //! | `death` | the repository dies, hangs and comes back under running containers |
 //! | `restart` | restarts and crashes of the daemon |
+//! | `lost` | the way back after the metadata is lost, as the daemon prints it |
 //! | `cri` | Kubernetes' interface, and ctr |
 //! | `debian` | a real image |
 //! | `node`, `site`, `tree` | what they all use |
@@ -24,6 +25,7 @@ mod cri;
 mod death;
 mod debian;
 mod forged;
+mod lost;
 mod node;
 mod reboot;
 mod remote;

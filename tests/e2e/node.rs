@@ -36,13 +36,21 @@ impl<'a> Node<'a> {
         Self { daemon, containerd, release }
     }
 
-    /// Runs nerdctl.
-    pub(crate) fn nerdctl(&self, args: &[&str]) -> Output {
-        let version = match self.release {
+    fn nerdctl_version(&self) -> Nerdctl {
+        match self.release {
             Release::New => Nerdctl::V2_3,
             Release::Old => Nerdctl::V1_7,
-        };
-        self.containerd.nerdctl(version, args)
+        }
+    }
+
+    /// Runs nerdctl.
+    pub(crate) fn nerdctl(&self, args: &[&str]) -> Output {
+        self.containerd.nerdctl(self.nerdctl_version(), args)
+    }
+
+    /// nerdctl itself.
+    pub(crate) fn nerdctl_program(&self) -> PathBuf {
+        self.nerdctl_version().program()
     }
 
     /// Pulls an image.

@@ -32,7 +32,10 @@ pub(crate) fn check(
     }
     for (key, file) in &settled.uncertain {
         let mounts = client.mounts(key).unwrap_or_else(|status| panic!("{moment}: {key}: {status}"));
-        let _ = std::fs::remove_file(upper(&mounts).join(file));
+        let upper = upper(&mounts);
+        let _ = std::fs::remove_file(upper.join(file));
+        // Or the next cut brings it back.
+        std::fs::File::open(&upper).and_then(|upper| upper.sync_all()).unwrap();
     }
     for (name, known) in &world.snapshots {
         let of_container = known.kind != COMMITTED;

@@ -133,6 +133,11 @@ impl Disk {
         Survivors { written: number(written), kept: number(kept), torn: number(torn) }
     }
 
+    /// From now on every write and every flush fails, or none.
+    pub(crate) fn fail(&mut self, fails: bool) {
+        self.command(if fails { "fail on" } else { "fail off" });
+    }
+
     /// Mounts what the cut has left, as the next start of the machine would.
     pub(crate) fn remount(&mut self) {
         self.unmount();
@@ -146,7 +151,7 @@ impl Disk {
             .args([self.file(), self.path()])
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}: {}", self.kind, String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}: {}{}", self.kind, String::from_utf8_lossy(&output.stderr), kernel_log());
     }
 
     fn unmount(&self) {
@@ -176,6 +181,14 @@ impl Drop for Disk {
         let _ = writeln!(self.commands, "stop");
         let _ = self.process.wait();
     }
+}
+
+/// What the kernel has said last, if it is to be had.
+fn kernel_log() -> String {
+    let output = Command::new("dmesg").output().map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&output).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
 /// An example of this package: `target/debug/examples/`, beside the `deps/` of this test.

@@ -14,6 +14,7 @@ mod check;
 mod cuts;
 mod damage;
 mod disk;
+mod failing;
 #[path = "../stacks/disk.rs"]
 mod files;
 #[path = "../stacks/generate.rs"]
