@@ -13,6 +13,7 @@ pub mod key;
 pub mod label;
 pub mod logging;
 pub mod markers;
+mod removal;
 pub mod repository;
 pub mod server;
 pub mod service;
