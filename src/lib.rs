@@ -15,6 +15,7 @@ pub mod label;
 pub mod logging;
 pub mod markers;
 mod mountinfo;
+mod removal;
 pub mod repository;
 pub mod server;
 pub mod service;

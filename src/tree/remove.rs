@@ -2,23 +2,15 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::{Error, extras, make_directory};
-
-/// Directories deeper than this are moved to the top first: a container can nest them without limit, and each level
-/// takes a descriptor.
-const MAX_DEPTH: usize = 64;
+use crate::removal::Remover;
 
 /// The directory of removed snapshots, and the thread that empties it.
 pub(super) struct Trash {
@@ -94,74 +86,14 @@ impl Bin {
         let _guard = extras::lock(&self.emptying);
         let io = |e: io::Error| Error::io("empty", &self.path, e);
         let top = File::open(&self.path).map_err(io)?;
-        loop {
-            let mut remover = Remover { top: top.as_fd(), moved: 0, error: None };
-            for entry in fs::read_dir(&self.path).map_err(io)? {
-                let name = entry.map_err(io)?.file_name();
-                remover.remove(top.as_fd(), Path::new(&name), &self.path.join(&name), 0);
-            }
-            match remover.error {
-                Some(error) => return Err(error),
-                None if remover.moved == 0 => return Ok(()),
-                None => {}
-            }
+        let mut remover = Remover::new(top.as_fd());
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            remover.delete(Path::new(&name), &self.path.join(&name));
         }
-    }
-}
-
-/// Deletes trees below one directory.
-struct Remover<'a> {
-    top: BorrowedFd<'a>,
-    /// Directories moved to the top because they were too deep.
-    moved: usize,
-    error: Option<Error>,
-}
-
-impl Remover<'_> {
-    /// Deletes an entry, as far as that is possible. `path` is for messages.
-    fn remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) {
-        if let Err(errno) = self.try_remove(parent, name, path, depth) {
-            let error = match errno {
-                Errno::ENOENT => return,
-                Errno::EXDEV | Errno::EBUSY => Error::Mounted(path.to_owned()),
-                other => Error::io("delete", path, other.into()),
-            };
-            self.error.get_or_insert(error);
-        }
-    }
-
-    fn try_remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) -> Result<(), Errno> {
-        match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::EISDIR | Errno::EPERM) => {}
-            result => return result,
-        }
-        if depth >= MAX_DEPTH {
-            // Deleted in the next round.
-            static NUMBER: AtomicU64 = AtomicU64::new(0);
-            let aside = format!("deep-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-            match renameat2(parent, name, self.top, aside.as_str(), RenameFlags::RENAME_NOREPLACE) {
-                // One of an earlier process; the next number is tried in the next round.
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(e) => return Err(e),
-            }
-            self.moved += 1;
-            return Ok(());
-        }
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
-        let mut directory = Dir::from_fd(openat2(parent, name, how)?)?;
-        let mut names = Vec::new();
-        for entry in directory.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
-            }
-        }
-        for name in names {
-            self.remove(directory.as_fd(), &name, &path.join(&name), depth + 1);
-        }
-        unlinkat(parent, name, UnlinkatFlags::RemoveDir)
+        remover.finish().map_err(|(path, errno)| match errno {
+            Errno::EXDEV | Errno::EBUSY => Error::Mounted(path),
+            other => Error::io("delete", &path, other.into()),
+        })
     }
 }

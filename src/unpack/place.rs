@@ -95,20 +95,32 @@ fn refused<T>(why: &str) -> Placed<T> {
 /// Told the name of an extended attribute that the file system does not take.
 pub(super) type XattrLost<'a> = dyn Fn(&OsStr) + Sync + 'a;
 
+/// What would be inherited by all that is made in a directory.
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+
+/// The most memory for [`Late`], about. An archive of directories compresses well, but a million of them takes less.
+const LATE_LIMIT: usize = 128 * 1024 * 1024;
+
 /// What directories get at the end, when nothing in them changes any more.
 struct Late {
     /// The archive says nothing of it.
     unlisted: bool,
     mtime: Time,
-    /// Late too, because a default ACL would be inherited by what is made in the directory.
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    default_acl: Option<Vec<u8>>,
+}
+
+impl Late {
+    /// Memory that it takes, about, under this name.
+    fn size(&self, name: &Name) -> usize {
+        size_of::<(Name, Self)>() + name.0.len() + self.default_acl.as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl Late {
     /// For a directory that the archive does not list. The time is always the same, so that a layer always gives the
     /// same tree.
     fn unlisted() -> Self {
-        Self { unlisted: true, mtime: Time { seconds: 0, nanos: 0 }, xattrs: Vec::new() }
+        Self { unlisted: true, mtime: Time { seconds: 0, nanos: 0 }, default_acl: None }
     }
 }
 
@@ -118,14 +130,34 @@ pub(super) struct Root<'a> {
     /// The parent that was used last: archives are mostly sorted by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
     late: BTreeMap<Name, Late>,
+    /// Memory that `late` takes.
+    late_size: usize,
     xattr_lost: &'a XattrLost<'a>,
 }
 
 impl<'a> Root<'a> {
     /// Places entries below the directory `root`.
     pub(super) fn new(root: OwnedFd, xattr_lost: &'a XattrLost<'a>) -> Self {
-        let late = BTreeMap::from([(Name(Vec::new()), Late::unlisted())]);
-        Self { root, parent: None, late, xattr_lost }
+        let (name, late) = (Name(Vec::new()), Late::unlisted());
+        let late_size = late.size(&name);
+        Self { root, parent: None, late: BTreeMap::from([(name, late)]), late_size, xattr_lost }
+    }
+
+    /// Remembers what a directory gets at the end.
+    fn put_late(&mut self, name: Name, late: Late) -> Placed {
+        self.drop_late(&name);
+        self.late_size += late.size(&name);
+        self.late.insert(name, late);
+        if self.late_size > LATE_LIMIT {
+            return refused("the layer has more directories, or longer names of them, than fit into memory");
+        }
+        Ok(())
+    }
+
+    fn drop_late(&mut self, name: &Name) {
+        if let Some(late) = self.late.remove(name) {
+            self.late_size -= late.size(name);
+        }
     }
 
     /// Makes a file, has `write` fill it, and gives it its attributes.
@@ -168,11 +200,11 @@ impl<'a> Root<'a> {
         }
         let directory = self.open_directory(&name.0)?;
         self.own(&directory, &attributes)?;
-        let late = self.late.entry(name.clone()).or_insert_with(Late::unlisted);
-        late.unlisted = false;
-        late.mtime = attributes.mtime;
-        late.xattrs.extend(attributes.xattrs);
-        Ok(())
+        let (acls, others): (Vec<_>, _) = attributes.xattrs.into_iter().partition(|(key, _)| key == DEFAULT_ACL);
+        self.set_xattrs(&directory, &others)?;
+        let earlier = self.late.get(name).and_then(|late| late.default_acl.clone());
+        let default_acl = acls.into_iter().last().map(|(_, acl)| acl).or(earlier);
+        self.put_late(name.clone(), Late { unlisted: false, mtime: attributes.mtime, default_acl })
     }
 
     /// Makes a symbolic link; where it leads is not looked at.
@@ -251,7 +283,10 @@ impl<'a> Root<'a> {
 
     fn finish_directory(&self, name: &Name, late: &Late) -> Placed {
         let directory = self.open_directory(&name.0)?;
-        self.set_xattrs(&directory, &late.xattrs)?;
+        if let Some(acl) = &late.default_acl {
+            let name = OsStr::from_bytes(DEFAULT_ACL);
+            self.check_xattr(name, directory.set_xattr(name, acl))?;
+        }
         let time = timespec(late.mtime);
         futimens(&directory, &time, &time).map_err(failed("set the time"))
     }
@@ -283,7 +318,7 @@ impl<'a> Root<'a> {
     /// A directory and what lay in it are gone.
     fn forget(&mut self, name: &Name) {
         self.parent = None;
-        self.late.remove(name);
+        self.drop_late(name);
         let prefix = [&name.0[..], b"/"].concat();
         let below: Vec<Name> = self
             .late
@@ -293,7 +328,7 @@ impl<'a> Root<'a> {
             .cloned()
             .collect();
         for name in below {
-            self.late.remove(&name);
+            self.drop_late(&name);
         }
     }
 
@@ -335,7 +370,7 @@ impl<'a> Root<'a> {
             let directory = self.open_directory(&name.0)?;
             fchown(&directory, Some(Uid::from_raw(0)), Some(Gid::from_raw(0))).map_err(failed("set the owner"))?;
             fchmod(&directory, Mode::from_bits_truncate(0o755)).map_err(failed("set the mode"))?;
-            self.late.insert(name, Late::unlisted());
+            self.put_late(name, Late::unlisted())?;
         }
         Ok(())
     }

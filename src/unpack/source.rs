@@ -22,7 +22,7 @@ pub(super) enum Source {
     Archive {
         /// The uncompressed archive.
         file: File,
-        /// Every regular file of the archive.
+        /// Every regular file of the archive that a layout has.
         index: HashMap<Vec<u8>, (u64, u64)>,
     },
 }
@@ -143,6 +143,12 @@ fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
+/// Others are not remembered: an archive may have any number of long names.
+fn is_of_layout(name: &[u8]) -> bool {
+    matches!(name, b"index.json" | b"manifest.json")
+        || name.strip_prefix(b"blobs/sha256/").is_some_and(|hex| hex.len() == 64)
+}
+
 impl Input for File {
     fn skip(&mut self, n: u64) -> io::Result<()> {
         let n = i64::try_from(n).map_err(io::Error::other)?;
@@ -181,8 +187,10 @@ fn open_archive(path: &Path, spool: impl FnOnce() -> Result<File, Error>) -> Res
         match reader.next() {
             Ok(Some(entry)) => {
                 if let Kind::File { size } = entry.kind {
-                    let name = entry.path.strip_prefix(b"./").unwrap_or(&entry.path).to_vec();
-                    index.insert(name, (reader.content_position(), size));
+                    let name = entry.path.strip_prefix(b"./").unwrap_or(&entry.path);
+                    if is_of_layout(name) {
+                        index.insert(name.to_vec(), (reader.content_position(), size));
+                    }
                 }
             }
             Ok(None) => break,

@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use super::error::{Error, LayerError};
 use super::image::Layer;
 use super::place::open_root;
 use crate::digest::Digest;
+use crate::removal::Remover;
 use crate::repository::UNLISTED_DIRECTORIES;
 
 /// Below `.layers`; its name has not two letters, so that it is no place of layers.
@@ -187,7 +188,7 @@ impl Target {
                 };
                 match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                     Ok(_lock) => {
-                        gone(fs::remove_dir_all(self.staging.join(stem)))?;
+                        remove_staged(&self.staging.join(stem))?;
                         gone(fs::remove_file(&path))?;
                     }
                     Err((_, Errno::EWOULDBLOCK)) => {}
@@ -195,7 +196,7 @@ impl Target {
                 }
             } else if entry.file_type()?.is_dir() && !self.staging.join(name + LOCK_SUFFIX).exists() {
                 // The lock comes first and goes last: a directory without one belongs to nobody.
-                gone(fs::remove_dir_all(&path))?;
+                remove_staged(&path)?;
             }
         }
         Ok(())
@@ -205,6 +206,15 @@ impl Target {
 /// Somebody else has removed it: fine.
 fn gone(result: io::Result<()>) -> io::Result<()> {
     result.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Removes a staging directory, which may be deeper than this process has descriptors.
+fn remove_staged(path: &Path) -> io::Result<()> {
+    let (Some(staging), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let staging = File::open(staging)?;
+    let mut remover = Remover::new(staging.as_fd());
+    remover.delete(Path::new(name), path);
+    remover.finish().map_err(|(_, errno)| errno.into())
 }
 
 /// A layer in the making; removed when dropped, unless it was published.
@@ -237,7 +247,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         // What cannot be removed now the next run removes.
-        let _ = gone(fs::remove_dir_all(&self.path));
+        let _ = remove_staged(&self.path);
         let _ = fs::remove_file(&self.lock_path);
     }
 }

@@ -166,7 +166,8 @@ impl Pax {
     }
 }
 
-fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
+/// A PAX record.
+pub(crate) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let length = (rest + 1..).find(|n| *n == rest + n.to_string().len()).expect("a length");
     [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()

@@ -6,6 +6,7 @@
 //! ```
 
 mod archive;
+mod bombs;
 mod config;
 mod filter;
 mod key;

@@ -16,7 +16,7 @@ use crate::archive;
 use crate::world::{Sentinel, World};
 
 /// What is done with the rest of an input.
-struct Flag;
+pub(crate) struct Flag;
 
 impl Flag {
     /// The blob is compressed with gzip.
@@ -24,7 +24,7 @@ impl Flag {
     /// The blob is compressed with zstd.
     const ZSTD: u8 = 1 << 1;
     /// The image gives another digest of the blob.
-    const WRONG_DIGEST: u8 = 1 << 2;
+    pub(crate) const WRONG_DIGEST: u8 = 1 << 2;
     /// The image gives another diff ID.
     const WRONG_DIFF_ID: u8 = 1 << 3;
     /// The image gives another size.
@@ -71,7 +71,7 @@ fn check(sentinel: &Sentinel, data: &[u8]) {
         } else {
             tar
         };
-        (Some(write_image(flags, &blob)), blob)
+        (Some(write_image(Path::new(IMAGE), flags, &blob)), blob)
     };
 
     let options = Options { image: IMAGE.into(), directory: TARGET.into(), platform: None, reference: None, jobs: 1 };
@@ -120,8 +120,8 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// An OCI layout with one layer; the digest that the image gives the layer.
-fn write_image(flags: u8, blob: &[u8]) -> Digest {
-    let blobs = Path::new(IMAGE).join("blobs/sha256");
+pub(crate) fn write_image(image: &Path, flags: u8, blob: &[u8]) -> Digest {
+    let blobs = image.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("a directory");
     let put = |name: Digest, content: &[u8]| fs::write(blobs.join(name.hex()), content).expect("a blob");
     let document = |content: &serde_json::Value| {
@@ -153,7 +153,7 @@ fn write_image(flags: u8, blob: &[u8]) -> Digest {
             "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest, "size": manifest_size,
         }],
     });
-    fs::write(Path::new(IMAGE).join("index.json"), index.to_string()).expect("an index");
+    fs::write(image.join("index.json"), index.to_string()).expect("an index");
     digest
 }
 

@@ -1,0 +1,87 @@
+//! Deleting directories with all that is in them, however deep, without following a link or leaving the file system.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Directories deeper than this are moved to the top first: they can be nested without limit, and each level takes a
+/// descriptor.
+const MAX_DEPTH: usize = 64;
+
+/// Deletes trees below one directory.
+pub(crate) struct Remover<'a> {
+    top: BorrowedFd<'a>,
+    moved: Vec<String>,
+    error: Option<(PathBuf, Errno)>,
+}
+
+impl<'a> Remover<'a> {
+    /// Deletes entries of this directory. What is too deep appears in it for a while, as `deep-<number>`.
+    pub(crate) fn new(top: BorrowedFd<'a>) -> Self {
+        Self { top, moved: Vec::new(), error: None }
+    }
+
+    /// Deletes an entry of the directory, as far as that is possible. `path` is for messages.
+    pub(crate) fn delete(&mut self, name: &Path, path: &Path) {
+        self.remove(self.top, name, path, 0);
+        while let Some(name) = self.moved.pop() {
+            self.remove(self.top, Path::new(&name), &path.with_file_name(&name), 0);
+        }
+    }
+
+    /// What could not be deleted first, and why; EXDEV or EBUSY if something is mounted there.
+    pub(crate) fn finish(self) -> Result<(), (PathBuf, Errno)> {
+        self.error.map_or(Ok(()), Err)
+    }
+
+    fn remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) {
+        match self.try_remove(parent, name, path, depth) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => drop(self.error.get_or_insert_with(|| (path.to_owned(), errno))),
+        }
+    }
+
+    fn try_remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) -> Result<(), Errno> {
+        match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR | Errno::EPERM) => {}
+            result => return result,
+        }
+        if depth >= MAX_DEPTH {
+            static NUMBER: AtomicU64 = AtomicU64::new(0);
+            loop {
+                let aside = format!("deep-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+                match renameat2(parent, name, self.top, aside.as_str(), RenameFlags::RENAME_NOREPLACE) {
+                    Ok(()) => {
+                        self.moved.push(aside);
+                        return Ok(());
+                    }
+                    // One of an earlier process.
+                    Err(Errno::EEXIST) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+        let mut directory = Dir::from_fd(openat2(parent, name, how)?)?;
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
+            }
+        }
+        for name in names {
+            self.remove(directory.as_fd(), &name, &path.join(&name), depth + 1);
+        }
+        unlinkat(parent, name, UnlinkatFlags::RemoveDir)
+    }
+}
