@@ -1,6 +1,6 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: demo test test-matrix fmt lint
+.PHONY: demo test test-matrix vm-test fmt lint
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -12,6 +12,10 @@ test:
 test-matrix:
 	tools/test-matrix
 
+# NAMES="nerdctl socket" runs these VM tests instead of all.
+vm-test:
+	tools/vm-test $(NAMES)
+
 fmt:
 	cargo fmt
 	gofmt -w tools tests/conformance
@@ -22,4 +26,4 @@ lint:
 	test -z "$$(gofmt -l tools tests/conformance)"
 	cd tests/conformance && go vet ./...
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
-	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci | xargs shellcheck; fi
+	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci vm-tests | xargs shellcheck; fi
