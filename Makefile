@@ -1,6 +1,6 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: demo test test-matrix limits fuzz torture fmt lint
+.PHONY: demo test test-matrix limits fuzz torture vm-test fmt lint
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -26,6 +26,10 @@ fuzz:
 torture:
 	tools/torture "$(KILLS)" "$(CUTS)" "$(SEED)"
 
+# NAMES="nerdctl socket" runs these VM tests instead of all.
+vm-test:
+	tools/vm-test $(NAMES)
+
 fmt:
 	cargo fmt
 	cargo fmt --manifest-path fuzz/Cargo.toml
@@ -38,4 +42,4 @@ lint:
 	test -z "$$(gofmt -l tools tests/conformance)"
 	cd tests/conformance && go vet ./...
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
-	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci | xargs shellcheck; fi
+	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci vm-tests | xargs shellcheck; fi

@@ -1,0 +1,77 @@
+"""Makes what the machines of the tests are started from."""
+
+import hashlib
+import inspect
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import qemu
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+WORK = PROJECT / "build" / "vm"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
+
+
+def base():
+    """The folder of the Debian that all machines have in common."""
+    return pathlib.Path(subprocess.check_output([HERE / "base"], text=True).strip())
+
+
+def root(base, tree, path, log):
+    """Makes the root of a machine that has the rendered tree."""
+    subprocess.run([HERE / "root", base, tree, path], check=True, stdout=log.file, stderr=log.file)
+
+
+def booted(base, tree, memory, network, disk, log):
+    """Makes a disk with the state of a machine that has booted for the first time; a copy of that of an earlier run,
+    if nothing has changed since."""
+    tree = tree.resolve()
+    cache = WORK / "machines" / "-".join(tree.relative_to(HERE / "rendered").parts)
+    stamp = key(base, tree, memory, network)
+    if not (cache / "stamp").exists() or (cache / "stamp").read_text() != stamp:
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.mkdir(parents=True)
+        boot(base, tree, memory, network, cache, log)
+        (cache / "stamp").write_text(stamp)
+    shutil.copyfile(cache / "booted", disk)
+
+
+def boot(base, tree, memory, network, cache, log):
+    with tempfile.TemporaryDirectory(prefix="root.", dir=WORK) as scratch:
+        path = pathlib.Path(scratch) / "root"
+        root(base, tree, path, log)
+        with (cache / "disk").open("w") as disk:
+            disk.truncate(4 << 30)
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", path, cache / "disk"], check=True)
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", cache / "disk", cache / "booted"]
+    subprocess.run(create, check=True)
+    with tempfile.TemporaryDirectory(prefix="vm-") as folder:
+        machine = qemu.Qemu(
+            *(tree.name, pathlib.Path(folder), log, base, cache / "booted", memory, cache / "console"), network
+        )
+        try:
+            machine.wait_for_unit("multi-user.target")
+            machine.succeed("sync")
+            machine.save()
+        finally:
+            machine.release()
+
+
+def key(base, tree, memory, network):
+    """Tells apart all machines that could behave differently."""
+    inputs = [base / "stamp", HERE / "root", HERE / "backdoor", HERE / "backdoor.service"]
+    inputs += [TARGET / "debug/cvmfs-snapshotter", TARGET / "debug/examples/mock-cvmfs"]
+    inputs += sorted((PROJECT / "build/tools").glob("*/stamp"))
+    inputs += [path for folder in (PROJECT / "vm-tests/lib", tree) for path in sorted(folder.rglob("*"))]
+    digest = hashlib.sha256(f"{inspect.getsource(qemu)} {memory} {bool(network)}".encode())
+    for path in inputs:
+        digest.update(f"\0{path}\0".encode())
+        if path.is_symlink():
+            digest.update(os.readlink(path).encode())
+        elif path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+/nix/store/cvmfs-client-stand-in/etc/cvmfs/config.d

@@ -1,0 +1,1 @@
+/nix/store/source/vm-tests/lib/sandbox-probe.sh
