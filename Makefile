@@ -1,6 +1,6 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: demo test test-matrix fmt lint
+.PHONY: demo test test-matrix test-kubernetes fmt lint
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -11,6 +11,9 @@ test:
 
 test-matrix:
 	tools/test-matrix
+
+test-kubernetes:
+	tools/test-kubernetes
 
 fmt:
 	cargo fmt
