@@ -1,6 +1,6 @@
 # Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
 
-.PHONY: demo test test-matrix limits fuzz torture vm-test fmt lint
+.PHONY: demo test test-matrix limits fuzz torture vm-test test-kubernetes fmt lint
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -29,6 +29,9 @@ torture:
 # NAMES="nerdctl socket" runs these VM tests instead of all.
 vm-test:
 	tools/vm-test $(NAMES)
+
+test-kubernetes:
+	tools/test-kubernetes
 
 fmt:
 	cargo fmt

@@ -116,15 +116,28 @@ impl<'a> Containerd<'a> {
         snapshotter: Snapshotter<'_>,
         registry: &Registry,
     ) -> Self {
+        let dir = sandbox.join(folder);
+        let config = config::render(version, &dir, snapshotter, &registry.reference("test/pause:1"));
+        Self::start_with(sandbox, folder, version, snapshotter.name(), registry, &config)
+    }
+
+    /// As [`Containerd::start_in`], with a configuration of the caller's. The registry is in the folder `certs.d`.
+    pub fn start_with(
+        sandbox: &'a Sandbox,
+        folder: &str,
+        version: Version,
+        snapshotter: &'static str,
+        registry: &Registry,
+        config: &str,
+    ) -> Self {
         let dir = sandbox.mkdir(folder);
         // CRI and ctr do not try plain HTTP by themselves.
         let hosts = sandbox.mkdir(format!("{folder}/certs.d/{}", registry.host()));
         let host = format!("server = \"http://{0}\"\n[host.\"http://{0}\"]\n", registry.host());
         fs::write(hosts.join("hosts.toml"), host).expect("hosts.toml");
-        let config = config::render(version, &dir, snapshotter, &registry.reference("test/pause:1"));
         fs::write(dir.join("config.toml"), config).expect("the configuration of containerd");
         let process = spawn(sandbox, version, &dir);
-        Self { sandbox, version, snapshotter: snapshotter.name(), dir, process }
+        Self { sandbox, version, snapshotter, dir, process }
     }
 
     /// The process of containerd.

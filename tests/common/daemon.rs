@@ -24,7 +24,12 @@ pub struct Daemon<'a> {
 impl<'a> Daemon<'a> {
     /// Starts the daemon with this configuration, and waits until it listens.
     pub fn start(sandbox: &'a Sandbox, config: &str) -> Self {
-        let dir = sandbox.mkdir("snapshotter");
+        Self::start_in(sandbox, "snapshotter", config)
+    }
+
+    /// As [`Daemon::start`], for one of several in a sandbox: each has a folder of its own there.
+    pub fn start_in(sandbox: &'a Sandbox, folder: &str, config: &str) -> Self {
+        let dir = sandbox.mkdir(folder);
         std::fs::write(dir.join("config.toml"), config).expect("the configuration");
         let process = spawn(sandbox, &dir, &program());
         Self { sandbox, dir, process }

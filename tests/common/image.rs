@@ -222,6 +222,13 @@ impl Image {
         self
     }
 
+    /// Declares a volume: a path of which every container has a copy of its own.
+    pub fn volume(mut self, path: &str) -> Self {
+        let volumes = self.config.entry("Volumes".into()).or_insert_with(|| json!({}));
+        volumes[path] = json!({});
+        self
+    }
+
     /// Writes the image into the layout in `dir`, which is made if need be, under a name such as `test/box:1`. An image
     /// that had this name loses it.
     pub fn write(&self, dir: &Path, name: &str) -> Written {

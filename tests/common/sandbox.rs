@@ -90,10 +90,20 @@ impl Sandbox {
         assert_eq!(unmount_below(dir), [""; 0]);
     }
 
-    fn clean(&mut self) -> Result<(), String> {
+    /// Prints the end of what each process wrote.
+    pub fn print_logs(&self) {
+        for process in self.processes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let text = process.log_text();
+            let tail = text.char_indices().rev().nth(6000).map_or(0, |(index, _)| index);
+            eprintln!("--- the end of {}\n{}", process.log.display(), &text[tail..]);
+        }
+    }
+
+    /// Ends and removes everything, as a drop does, for a sandbox that is not dropped.
+    pub fn clean(&self) -> Result<(), String> {
         let mut problems = Vec::new();
         // The last one first: containerd may need the snapshotter to its end.
-        for process in self.processes.get_mut().unwrap_or_else(PoisonError::into_inner).iter().rev() {
+        for process in self.processes.lock().unwrap_or_else(PoisonError::into_inner).iter().rev() {
             if process.stop().is_none() {
                 problems.push(format!("{} ignored SIGTERM; its log:\n{}", process.log.display(), process.log_text()));
             }
@@ -115,11 +125,7 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
         if failed {
-            for process in self.processes.get_mut().unwrap_or_else(PoisonError::into_inner).iter() {
-                let text = process.log_text();
-                let tail = text.char_indices().rev().nth(6000).map_or(0, |(index, _)| index);
-                eprintln!("--- the end of {}\n{}", process.log.display(), &text[tail..]);
-            }
+            self.print_logs();
         }
         match self.clean() {
             Ok(()) => {}
@@ -304,7 +310,7 @@ impl Leftovers {
             for (_, task) in &self.tasks {
                 wait_until(Duration::from_secs(2), || gone(&hierarchy.join(cgroup).join(task)));
             }
-            gone(&hierarchy.join(cgroup));
+            remove_cgroups(&hierarchy.join(cgroup));
         }
         for (namespace, task) in &self.tasks {
             let _ = fs::remove_dir_all(Path::new(RUNC).join(namespace).join(task));
@@ -331,6 +337,14 @@ fn pipes(dir: &Path) -> Vec<PathBuf> {
         })
     };
     subdirs(Path::new(PIPES)).into_iter().filter(ours).collect()
+}
+
+/// Removes a cgroup and those in it, which kubelet makes for its pods.
+fn remove_cgroups(cgroup: &Path) {
+    for inner in subdirs(cgroup) {
+        remove_cgroups(&inner);
+    }
+    wait_until(Duration::from_secs(2), || gone(cgroup));
 }
 
 /// Removes a cgroup; the kernel may need a moment after the end of its last process.

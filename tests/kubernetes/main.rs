@@ -1,0 +1,54 @@
+//! Kubernetes: a cluster whose node has our snapshotter, driven by kubectl as a person would.
+//!
+//! One cluster serves all tests, so this program has a harness of its own; its tests are ignored unless asked for:
+//! `make test-kubernetes`.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../mock_support/mod.rs"]
+mod mock_support;
+#[path = "../e2e/site.rs"]
+#[allow(dead_code, reason = "the end-to-end tests use the rest")]
+mod site;
+
+mod cluster;
+mod deployment;
+mod images;
+mod node;
+mod pods;
+mod stage;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, run};
+use stage::test;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if (arguments.ignored || arguments.include_ignored) && !arguments.list && common::cannot_run() {
+        return ExitCode::SUCCESS;
+    }
+    // They share the node.
+    arguments.test_threads = Some(1);
+    let tests = vec![
+        test("twenty_pods_start_without_a_layer", deployment::twenty_pods_start_without_a_layer),
+        test("a_missing_layer_is_downloaded", images::a_missing_layer_is_downloaded),
+        test("images_share_their_layers", images::images_share_their_layers),
+        test("pull_policy_always", images::pull_policy_always_asks_for_the_manifest_alone),
+        test("init_and_ephemeral_containers", pods::init_and_ephemeral_containers),
+        test("exec_cp_and_logs", pods::exec_cp_and_logs),
+        test("users_and_groups", pods::users_and_groups),
+        test("volumes_of_images", pods::volumes_of_images),
+        test("a_read_only_root", pods::a_read_only_root),
+        test("a_static_pod", pods::a_static_pod),
+        test("a_job_of_a_hundred_short_pods", pods::a_job_of_a_hundred_short_pods),
+    ];
+    let conclusion = run(&arguments, tests);
+    match stage::finish() {
+        Ok(()) => conclusion.exit_code(),
+        Err(problems) => {
+            eprintln!("the tests left something behind: {problems}");
+            ExitCode::FAILURE
+        }
+    }
+}

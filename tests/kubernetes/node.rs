@@ -1,0 +1,211 @@
+//! A node of the cluster: our daemon, a containerd that uses it, and kubelet.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::cluster::{self, Cluster, free_port, path};
+use crate::common::containerd::{Containerd, Version};
+use crate::common::daemon::{self, Daemon};
+use crate::common::output::run;
+use crate::common::registry::Registry;
+use crate::common::sandbox::{Process, Sandbox, wait_until};
+
+/// containerd collects garbage some moments after the last user of a snapshot is gone.
+const GARBAGE_LIMIT: Duration = Duration::from_secs(30);
+
+/// kubelet's view of the machine. It writes its sockets and links to logs below /var, whatever its flags say, and sets
+/// the kernel's parameters: here it has a /var of its own, and files in place of the parameters.
+const KUBELET: &str = r#"
+set -eu
+for point in / /proc /var; do
+    if mountpoint -q "$point"; then mount --make-private "$point"; fi
+done
+mkdir -p "$1/var" "$1/sysctl"
+mount --bind "$1/var" /var
+for name in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys \
+    kernel/keys/root_maxbytes; do
+    copy=$1/sysctl/$(basename "$name")
+    cat "/proc/sys/$name" >"$copy"
+    mount --bind "$copy" "/proc/sys/$name"
+done
+shift
+exec "$@"
+"#;
+
+/// Which pods get our snapshotter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Default {
+    /// All: the configuration is what `containerd-config` prints, and no more.
+    Cvmfs,
+}
+
+/// A node that runs.
+pub(crate) struct Node {
+    name: String,
+    dir: PathBuf,
+    pub(crate) daemon: Daemon<'static>,
+    pub(crate) containerd: Containerd<'static>,
+    pub(crate) kubelet: Process,
+}
+
+impl Node {
+    /// Starts a node. The name is an address of the loopback interface, so that it resolves without a name server.
+    pub(crate) fn start(
+        sandbox: &'static Sandbox,
+        name: &str,
+        cluster: &Cluster,
+        registry: &Registry,
+        repositories: &str,
+        default: Default,
+    ) -> Self {
+        let daemon = Daemon::start_in(sandbox, &format!("snapshotter-{name}"), repositories);
+        let folder = format!("containerd-{name}");
+        let dir = sandbox.mkdir(&folder);
+        fs::create_dir_all(dir.join("conf.d")).expect("a folder");
+        fs::write(dir.join("conf.d/cvmfs-snapshotter.toml"), printed(&daemon)).expect("a drop-in");
+        // A node without any network is not ready.
+        fs::create_dir_all(dir.join("cni")).expect("a folder");
+        let network = json!({"cniVersion": "1.0.0", "name": "none", "plugins": [{"type": "loopback"}]});
+        fs::write(dir.join("cni/none.conflist"), network.to_string()).expect("the network");
+        let config = containerd_config(&dir, registry, default);
+        let containerd =
+            Containerd::start_with(sandbox, &folder, Version::V2_4, "cvmfs-snapshotter", registry, &config);
+
+        let dir = sandbox.mkdir(format!("kubelet-{name}"));
+        share(&dir);
+        make_cgroups(&sandbox.namespace());
+        let port = free_port();
+        let config = kubelet_config(sandbox, name, port, &dir, &containerd.socket());
+        fs::write(dir.join("config.json"), config.to_string()).expect("the configuration of kubelet");
+        fs::create_dir_all(dir.join("static")).expect("a folder");
+        let kubelet = spawn_kubelet(sandbox, name, &dir, &cluster.kubeconfig());
+        cluster.wait_for_node(name);
+        Self { name: name.into(), dir, daemon, containerd, kubelet }
+    }
+
+    /// Its name, which is its address as well.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder that kubelet reads static pods from.
+    pub(crate) fn static_pods(&self) -> PathBuf {
+        self.dir.join("static")
+    }
+
+    /// How many snapshots have a directory.
+    pub(crate) fn snapshots(&self) -> usize {
+        fs::read_dir(self.daemon.root().join("snapshots")).expect("the snapshots").count()
+    }
+
+    /// Removes all pods and images through CRI, and says what is left then.
+    pub(crate) fn clear(&self) -> Result<(), String> {
+        self.containerd.crictl(&["rmp", "--force", "--all"]).ok();
+        self.containerd.crictl(&["rmi", "--all"]).ok();
+        let snapshots = self.daemon.root().join("snapshots");
+        if !wait_until(GARBAGE_LIMIT, || self.snapshots() == 0) {
+            return Err(format!("{} snapshots are left in {}", self.snapshots(), snapshots.display()));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kubelet.signal(Signal::SIGTERM);
+        self.kubelet.wait(GARBAGE_LIMIT);
+        match self.clear() {
+            Ok(()) => {}
+            Err(problem) if std::thread::panicking() => eprintln!("{problem}"),
+            Err(problem) => panic!("{problem}"),
+        }
+    }
+}
+
+/// What our program tells people to write.
+fn printed(daemon: &Daemon<'_>) -> String {
+    let (socket, root) = (daemon.socket(), daemon.root());
+    let args = ["--address", path(&socket), "--root", path(&root), "containerd-config", "--for", "2"];
+    run(daemon::program(), &args, "/usr/bin:/bin", Duration::from_secs(10)).ok()
+}
+
+/// What a node has besides: here mostly that it must not meet others on this machine.
+fn containerd_config(dir: &Path, registry: &Registry, default: Default) -> String {
+    let more = match default {
+        Default::Cvmfs => String::new(),
+    };
+    format!(
+        r#"version = 3
+imports = ["{dir}/conf.d/*.toml"]
+[plugins.'io.containerd.internal.v1.opt']
+  path = "{dir}/opt"
+[plugins.'io.containerd.nri.v1.nri']
+  disable = true
+[plugins.'io.containerd.transfer.v1.local']
+  config_path = "{dir}/certs.d"
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "{pause}"
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = "{dir}/certs.d"
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    conf_dir = "{dir}/cni"
+{more}"#,
+        dir = dir.display(),
+        pause = registry.reference("test/pause:1"),
+    )
+}
+
+fn kubelet_config(sandbox: &Sandbox, name: &str, port: u16, dir: &Path, containerd: &Path) -> Value {
+    let inside = |name: &str| path(&dir.join(name)).to_owned();
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": format!("unix://{}", containerd.display()),
+        "address": name, "port": port, "readOnlyPort": 0, "healthzPort": 0,
+        "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "staticPodPath": inside("static"), "podLogsDir": inside("logs"), "volumePluginDir": inside("plugins"),
+        "fileCheckFrequency": "1s",
+        // What this machine may be like.
+        "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", sandbox.namespace()), "failCgroupV1": false,
+        "oomScoreAdj": 0, "failSwapOn": false, "localStorageCapacityIsolation": false, "makeIPTablesUtilChains": false,
+        // A full disk is not what is tested.
+        "evictionHard": {"memory.available": "1Mi"}, "imageGCHighThresholdPercent": 100,
+        "maxPods": 250, "registryPullQPS": 0, "eventRecordQPS": 0,
+    })
+}
+
+fn spawn_kubelet(sandbox: &'static Sandbox, name: &str, dir: &Path, kubeconfig: &Path) -> Process {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation=unchanged", "sh", "-c", KUBELET, "sh"]).arg(dir);
+    command.arg(cluster::program("kubelet"));
+    command.arg(format!("--config={}", path(&dir.join("config.json"))));
+    command.arg(format!("--kubeconfig={}", path(kubeconfig)));
+    command.arg(format!("--root-dir={}", path(&dir.join("root"))));
+    command.arg(format!("--cert-dir={}", path(&dir.join("certificates"))));
+    command.arg(format!("--hostname-override={name}"));
+    sandbox.spawn(&format!("kubelet-{name}"), command)
+}
+
+/// Makes a folder a mount that passes on what is mounted in it, as all of a host's are where systemd runs.
+pub(crate) fn share(dir: &Path) {
+    let none = None::<&str>;
+    mount(Some(dir), dir, none, MsFlags::MS_BIND, none).expect("a bind mount");
+    mount(none, dir, none, MsFlags::MS_SHARED, none).expect("a shared mount");
+}
+
+/// The cgroup that kubelet has to find.
+fn make_cgroups(name: &str) {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten();
+    for hierarchy in hierarchies.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let cgroup = hierarchy.path().join(name);
+        fs::create_dir_all(&cgroup).unwrap_or_else(|error| panic!("{}: {error}", cgroup.display()));
+    }
+}

@@ -1,0 +1,190 @@
+//! What all tests of this program share, since it takes a while to come up: a cluster with a node, a repository and a
+//! registry. Each test has a Kubernetes namespace of its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::common::image::{Image, Written};
+use crate::common::output::Output;
+use crate::common::sandbox::{Sandbox, wait_until};
+use crate::node::{Default, Node};
+use crate::site::{Kind, Site};
+
+/// For anything that takes kubelet seconds: it looks again after an error in up to 40 s by then.
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+
+static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
+/// It lives as long as the process: [`finish`] empties it.
+static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+
+/// The cluster, and the test that it is used by.
+pub(crate) struct Stage {
+    // Dropped in this order.
+    pub(crate) node: Node,
+    pub(crate) cluster: Cluster,
+    pub(crate) site: Site,
+    pub(crate) sandbox: &'static Sandbox,
+    namespace: String,
+}
+
+/// Makes a test of a function. The first that runs starts the cluster.
+pub(crate) fn test(name: &'static str, body: fn(&mut Stage)) -> Trial {
+    let run = move || {
+        let mut stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        if stage.is_none() && SANDBOX.get().is_some() {
+            return Err("the cluster did not start".into());
+        }
+        let stage = stage.get_or_insert_with(Stage::start);
+        stage.begin(name);
+        let result = catch_unwind(AssertUnwindSafe(|| body(stage)));
+        if result.is_err() {
+            stage.explain();
+        }
+        let ended = catch_unwind(AssertUnwindSafe(|| stage.end()));
+        if let Err(panic) = result.and(ended) {
+            resume_unwind(panic);
+        }
+        Ok(())
+    };
+    Trial::test(name, run).with_ignored_flag(true)
+}
+
+/// Takes the cluster down, if a test started it. Tells what is left.
+pub(crate) fn finish() -> Result<(), String> {
+    let Some(sandbox) = SANDBOX.get() else {
+        return Ok(());
+    };
+    let stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if stage.is_none() {
+        sandbox.print_logs();
+    }
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(stage)));
+    sandbox.clean()?;
+    dropped.map_err(|_| "the node could not be cleared".into())
+}
+
+impl Stage {
+    fn start() -> Self {
+        let sandbox = SANDBOX.get_or_init(Sandbox::new);
+        let site = Site::new(sandbox, Kind::Cvmfs);
+        let cluster = Cluster::start(sandbox);
+        let node = Node::start(sandbox, "127.0.0.1", &cluster, &site.registry, &site.config(), Default::Cvmfs);
+        Self { node, cluster, site, sandbox, namespace: String::new() }
+    }
+
+    fn begin(&mut self, test: &str) {
+        self.namespace = test.replace('_', "-").chars().take(63).collect::<String>().trim_end_matches('-').into();
+        self.cluster.kubectl(&["create", "namespace", &self.namespace]).ok();
+        self.site.registry.forget();
+    }
+
+    fn end(&mut self) {
+        self.kubectl(&["delete", "deployments,jobs,daemonsets,pods", "--all", "--now", "--timeout=120s"]).ok();
+        self.cluster.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]).ok();
+    }
+
+    /// What a person would look at first when a test fails.
+    fn explain(&self) {
+        for what in [&["get", "pods", "-o", "wide"][..], &["get", "events", "--sort-by=.lastTimestamp"]] {
+            eprintln!("{}", self.kubectl(what));
+        }
+        let log = self.node.daemon.log_text();
+        let lines = log.lines().rev().filter(|line| !line.contains(" DEBUG ")).take(40).collect::<Vec<_>>();
+        eprintln!("--- the end of the snapshotter's log");
+        for line in lines.iter().rev() {
+            eprintln!("{line}");
+        }
+    }
+
+    /// Runs kubectl in the namespace of the test.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Output {
+        self.cluster.kubectl(&[&["--namespace", &self.namespace], args].concat())
+    }
+
+    /// Reads objects in the namespace of the test.
+    #[track_caller]
+    pub(crate) fn get(&self, args: &[&str]) -> Value {
+        self.cluster.get(&[&["--namespace", &self.namespace], args].concat())
+    }
+
+    /// Applies manifests in the namespace of the test.
+    #[track_caller]
+    pub(crate) fn apply(&self, manifests: &[Value]) {
+        self.cluster.apply(&self.namespace, manifests).ok();
+    }
+
+    /// Waits until a pod is ready.
+    #[track_caller]
+    pub(crate) fn wait_for_pod(&self, name: &str) {
+        self.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", "pod", name]).ok();
+    }
+
+    /// Runs a command in the container of a pod, and returns what it printed.
+    #[track_caller]
+    pub(crate) fn exec(&self, pod: &str, command: &[&str]) -> String {
+        self.kubectl(&[&["exec", pod, "--"], command].concat()).ok()
+    }
+
+    /// Waits for an event of a pod with this text, as `kubectl describe pod` shows it, and returns it.
+    #[track_caller]
+    pub(crate) fn wait_for_event(&self, pod: &str, text: &str) -> String {
+        let mut found = None;
+        let selector = format!("--field-selector=involvedObject.name={pod}");
+        let there = wait_until(LIMIT, || {
+            let events = self.get(&["events", &selector]);
+            let messages =
+                events["items"].as_array().into_iter().flatten().filter_map(|event| event["message"].as_str());
+            found = messages.into_iter().find(|message| message.contains(text)).map(str::to_owned);
+            found.is_some()
+        });
+        assert!(there, "no event of {pod} with {text:?}: {}", self.kubectl(&["describe", "pod", pod]));
+        found.unwrap_or_default()
+    }
+
+    /// The Kubernetes namespace of the test.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Puts an image into the repository; the registry has no layer of it.
+    pub(crate) fn publish(&self, name: &str, image: &Image) -> Written {
+        self.site.publish(name, image)
+    }
+
+    /// The whole name of an image.
+    pub(crate) fn image(&self, name: &str) -> String {
+        self.site.registry.reference(name)
+    }
+
+    /// A pod on the node that sleeps, with these fields of its specification and of its container besides.
+    pub(crate) fn pod(&self, name: &str, image: &str, spec: Value, container: Value) -> Value {
+        let spec = self.spec(image, spec, container);
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+    }
+
+    /// The specification of such a pod.
+    pub(crate) fn spec(&self, image: &str, more: Value, container: Value) -> Value {
+        let sleeping = json!({"name": "box", "image": self.image(image), "command": ["sleep", "100000"]});
+        let spec = json!({
+            // The node has no network for pods.
+            "hostNetwork": true, "nodeSelector": {"kubernetes.io/hostname": self.node.name()},
+            // The command of a container that sleeps does not listen to SIGTERM.
+            "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+            "containers": [join(sleeping, container)],
+        });
+        join(spec, more)
+    }
+}
+
+/// The fields of both; those of the second win.
+fn join(mut one: Value, other: Value) -> Value {
+    if let (Some(one), Value::Object(other)) = (one.as_object_mut(), other) {
+        one.extend(other);
+    }
+    one
+}
