@@ -9,6 +9,8 @@
 //! | `hung` | latency beside a repository that hangs |
 //! | `times` | what they all use |
 
+#![allow(clippy::result_large_err, reason = "the type is tonic's")]
+
 #[path = "../mock_support/mod.rs"]
 mod mock_support;
 #[path = "../support/mod.rs"]
