@@ -16,10 +16,10 @@ use crate::player::Stage;
 use crate::support::{Daemon, Site};
 use crate::table::Table;
 use crate::world::Pending;
-use crate::{IMAGES, players, seed, setting, stage, with_own_mounts};
+use crate::{IMAGES, moment, players, seed, setting, stage, with_own_mounts};
 
 /// On each file system; some seconds.
-const CUTS: u64 = 12;
+const CUTS: u64 = 10;
 /// So many begin with an empty disk.
 const OF_ONE_DISK: u64 = 25;
 /// About as many snapshots as there are.
@@ -90,7 +90,7 @@ fn one_disk(stage: &Stage<'_>, site: &Site, kind: Kind, seed: u64, cuts: u64) {
             let players = players(stage, &daemon, &mut random);
             std::thread::scope(|scope| {
                 let playing: Vec<_> = players.into_iter().map(|player| scope.spawn(|| player.play())).collect();
-                std::thread::sleep(Duration::from_micros(random.u64(..250_000)));
+                moment(stage, &mut random, 30);
                 cut_power(stage, &mut disk, &mut daemon, &mut random);
                 playing.into_iter().map(|thread| thread.join().expect("a player")).collect::<Vec<Pending>>()
             })

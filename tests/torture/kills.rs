@@ -10,10 +10,10 @@ use crate::check::check;
 use crate::images::images;
 use crate::support::{self, Daemon, Kind, Site};
 use crate::world::Pending;
-use crate::{IMAGES, players, seed, setting, stage, with_own_mounts};
+use crate::{IMAGES, moment, players, seed, setting, stage, with_own_mounts};
 
 /// Some seconds.
-const KILLS: u64 = 200;
+const KILLS: u64 = 150;
 /// About as many snapshots as there are.
 const SIZE: usize = 60;
 
@@ -42,8 +42,7 @@ fn run(kills: u64, seed: u64) {
         stage.ends.store(false, Ordering::SeqCst);
         let pending: Vec<Pending> = std::thread::scope(|scope| {
             let playing: Vec<_> = players.into_iter().map(|player| scope.spawn(|| player.play())).collect();
-            // The moment is what is random.
-            std::thread::sleep(Duration::from_micros(random.u64(..60_000)));
+            moment(&stage, &mut random, 20);
             stage.ends.store(true, Ordering::SeqCst);
             daemon.stop(Signal::SIGKILL);
             playing.into_iter().map(|thread| thread.join().expect("a player")).collect()

@@ -34,6 +34,7 @@ mod world;
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -93,4 +94,15 @@ fn players<'a>(stage: &'a Stage<'a>, daemon: &Daemon, random: &mut fastrand::Rng
         random: fastrand::Rng::with_seed(random.u64(..)),
     };
     (0..CLIENTS).map(player).collect()
+}
+
+/// Waits for a random number of answers, less than `most`, and for some time of a request: the moment of the end.
+fn moment(stage: &Stage<'_>, random: &mut fastrand::Rng, most: u64) {
+    let answers = || stage.table.lock().unwrap().answers();
+    let (start, wanted) = (Instant::now(), answers() + random.u64(..most));
+    // If the clients cannot go on, they say so themselves.
+    while answers() < wanted && start.elapsed() < support::LIMIT {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_micros(random.u64(..10_000)));
 }

@@ -22,6 +22,11 @@ impl Table {
         self.requests.entry(request).or_default().0 += 1;
     }
 
+    /// How many requests were answered.
+    pub(crate) fn answers(&self) -> u64 {
+        self.requests.values().map(|(answered, _)| answered).sum()
+    }
+
     pub(crate) fn cut_off(&mut self, request: &'static str) {
         self.requests.entry(request).or_default().1 += 1;
     }
