@@ -38,7 +38,7 @@ impl Trace {
     fn start(daemon: &Daemon) -> Option<Self> {
         let log = daemon.path("strace");
         let calls = "trace=openat,openat2,open,creat,mkdir,mkdirat,unlink,unlinkat,rmdir,rename,renameat,renameat2,\
-                     symlink,symlinkat,link,linkat,mknod,mknodat,chown,lchown,fchownat,chmod,fchmodat,fchmodat2,\
+                     symlink,symlinkat,link,linkat,mknod,mknodat,chown,lchown,fchownat,chmod,fchmodat,?fchmodat2,\
                      truncate,setxattr,lsetxattr,removexattr,utimensat";
         let mut command = Command::new("strace");
         command.args(["-f", "-y", "-s", "4096", "-e", calls, "-o"]).arg(&log);
