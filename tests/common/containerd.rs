@@ -232,9 +232,15 @@ impl<'a> Containerd<'a> {
 
     /// Starts a pod on the host's network, and returns its ID and the file that describes it.
     pub fn run_pod(&self, name: &str) -> (String, PathBuf) {
+        self.run_annotated_pod(name, &serde_json::json!({}))
+    }
+
+    /// The same, with annotations.
+    pub fn run_annotated_pod(&self, name: &str, annotations: &serde_json::Value) -> (String, PathBuf) {
         let file = self.sandbox.join(format!("pod-{name}.json"));
         let pod = serde_json::json!({
             "metadata": {"name": name, "namespace": "default", "uid": name, "attempt": 0},
+            "annotations": annotations,
             "log_directory": self.sandbox.mkdir("pods"),
             // Not CRI's common one, which tests that run at the same time would remove under each other's feet.
             "linux": {"cgroup_parent": format!("/{}", self.namespace()), "security_context": {"namespace_options": {"network": 2}}},

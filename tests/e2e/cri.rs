@@ -60,6 +60,37 @@ fn a_pod_of_containerd_1_6() {
     pod(Version::V1_6, Kind::Cvmfs);
 }
 
+/// Who may make a pod may annotate it, and containerd makes such annotations labels of the pause container's snapshot.
+#[test]
+fn annotations_of_a_pod_ask_for_no_layer() {
+    if cannot_run() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let site = Site::new(&sandbox, Kind::Directory);
+    let image = site.publish("test/box:1", &busy_image());
+    let daemon = Daemon::start(&sandbox, &site.config());
+    let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &site.registry);
+    let layer = image.layers.last().expect("a layer").digest.clone();
+    let target = format!("sha256:{}", "5".repeat(64));
+    let annotations = serde_json::json!({
+        "containerd.io/snapshot.ref": target,
+        "containerd.io/snapshot/cri.layer-digest": layer,
+        "containerd.io/snapshot/cri.image-layers": layer,
+        "containerd.io/snapshot/remote/stargz.digest": layer,
+    });
+    let pod = containerd.run_annotated_pod("pod", &annotations);
+    let snapshotter = "--snapshotter=cvmfs-snapshotter";
+    let info = containerd.ctr(&["--namespace=k8s.io", "snapshots", snapshotter, "info", &pod.0]).ok();
+    // They do reach the snapshotter.
+    assert!(info.contains(&target) && info.contains(&layer) && info.contains("\"Active\""), "{info}");
+    let listed = containerd.ctr(&["--namespace=k8s.io", "snapshots", snapshotter, "ls"]).ok();
+    assert!(!listed.contains(&target), "{listed}");
+    let log = daemon.log_text();
+    assert!(!log.contains(layer.trim_start_matches("sha256:")), "the layer is not even looked for: {log}");
+    containerd.crictl(&["rmp", "-f", &pod.0]).ok();
+}
+
 fn ctr(version: Version, kind: Kind) {
     if cannot_run() {
         return;

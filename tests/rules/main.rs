@@ -10,6 +10,7 @@ mod keys;
 #[path = "../mock_support/mod.rs"]
 mod mock_support;
 mod mounts;
+mod outside;
 mod protocol;
 mod requests;
 #[path = "../support/mod.rs"]

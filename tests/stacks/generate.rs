@@ -3,6 +3,11 @@
 use super::model::{AUFS, Entries, File, Layer, MARKER, OPAQUE, What, join};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+/// Names that mean something elsewhere: in mount options, in a log, as a marker.
+const ODD_NAMES: [&str; 9] =
+    ["new\nline", "com,ma", "co:lon", "back\\slash", "...", "..a", ".wh", " ", "\u{202e}\u{7f}"];
+/// The longest name that a marker can delete.
+const LONG_NAME: usize = 255 - MARKER.len();
 const DIR_MODES: [u32; 8] = [0o755, 0o755, 0o755, 0o700, 0o1777, 0o2755, 0o500, 0];
 const FILE_MODES: [u32; 8] = [0o644, 0o644, 0o600, 0o4755, 0o2755, 0o6711, 0o666, 0];
 const OWNERS: [u32; 6] = [0, 0, 0, 1, 1000, 65534];
@@ -127,8 +132,16 @@ fn path(random: &mut Random, known: &[String]) -> String {
     if !known.is_empty() && random.chance(70) {
         return random.pick(known).clone();
     }
-    let names: Vec<&str> = (0..1 + random.below(4)).map(|_| *random.pick(&NAMES)).collect();
+    let names: Vec<String> = (0..1 + random.below(4)).map(|_| name(random)).collect();
     names.join("/")
+}
+
+fn name(random: &mut Random) -> String {
+    match random.below(100) {
+        0..6 => (*random.pick(&ODD_NAMES)).into(),
+        6..8 => "n".repeat(LONG_NAME),
+        _ => (*random.pick(&NAMES)).into(),
+    }
 }
 
 fn directory(random: &mut Random) -> File {
@@ -139,7 +152,9 @@ fn file(random: &mut Random) -> File {
     let what = match random.below(11) {
         0..4 => What::Regular(format!("{:x}", random.below(1 << 32))),
         4..7 => return directory(random),
-        7 => What::Link((*random.pick(&["a", "b", "../c", "a/b", "/d", "."])).into()),
+        7 => What::Link(
+            (*random.pick(&["a", "b", "../c", "a/b", "/d", ".", "/", "/etc/passwd", "../../../../../../.."])).into(),
+        ),
         8 => What::Fifo,
         9 => What::Char(number(random)),
         _ => What::Block(number(random)),
