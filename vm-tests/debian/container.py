@@ -23,7 +23,7 @@ class Container(Machine):
             *["systemd-nspawn", "--quiet", "--boot", "--keep-unit", "--register=no"],
             *[f"--directory={self.root}", f"--machine={self.name}", "--private-network"],
             *["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"],
-            *["--capability=all", "--bind=/dev/fuse", f"--bind={self.folder}:/run/driver"],
+            *["--capability=all", "--bind=/dev/autofs", "--bind=/dev/fuse", f"--bind={self.folder}:/run/driver"],
             *["--system-call-filter=@keyring", "--system-call-filter=bpf"],
         ]
 
