@@ -57,6 +57,8 @@ def boot(base, tree, memory, network, cache, log):
             *(tree.name, pathlib.Path(folder), log, base, cache / "booted", memory, cache / "console"), network
         )
         try:
+            # Without asking again and again, which slows the boot down.
+            machine.execute("systemctl is-system-running --wait")
             machine.wait_for_unit("multi-user.target")
             machine.succeed("sync")
             machine.save()
