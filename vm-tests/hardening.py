@@ -32,6 +32,12 @@ with subtest("what its sandbox allows, tried inside it"):
     journal = machine.succeed("journalctl --unit sandbox-probe.service --output cat")
     assert result == 0, journal
 
+with subtest("what it refuses is possible elsewhere"):
+    _, output = machine.execute("mkdir /var/lib/elsewhere; bash /etc/testbed/sandbox-probe.sh /var/lib/elsewhere")
+    refused = machine.succeed("grep --count ^refused /etc/testbed/sandbox-probe.sh").strip()
+    # Its function is one of them.
+    assert output.count("possible, but should not be") == int(refused) - 1, (refused, output)
+
 with subtest("the socket, the state and another user"):
     shown = machine.succeed(f"stat -c %a:%U {SOCKET} $(dirname {SOCKET}) {ROOT} {ROOT}/snapshots").split()
     assert shown == ["600:root", "700:root", "700:root", "700:root"], shown

@@ -14,7 +14,8 @@ class Container(Machine):
         super().__init__(name, folder, log)
         self.root, self.console = root, console
         # One in each hierarchy, so that what is left in them can be found.
-        self.cgroups = [path / f"vm-test-{os.getpid()}-{name}" for path in CGROUPS.iterdir() if path.is_mount()]
+        hierarchies = [path for path in [CGROUPS, *CGROUPS.iterdir()] if (path / "cgroup.procs").exists() and path.is_mount()]
+        self.cgroups = [path / f"vm-test-{os.getpid()}-{name}" for path in hierarchies]
 
     def command(self, shell):
         # Alone, systemd-nspawn would leave its container behind when it is killed.
@@ -23,7 +24,7 @@ class Container(Machine):
             *["systemd-nspawn", "--quiet", "--boot", "--keep-unit", "--register=no"],
             *[f"--directory={self.root}", f"--machine={self.name}", "--private-network"],
             *["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=pipe"],
-            *["--capability=all", "--bind=/dev/fuse", f"--bind={self.folder}:/run/driver"],
+            *["--capability=all", "--bind=/dev/autofs", "--bind=/dev/fuse", f"--bind={self.folder}:/run/driver"],
             *["--system-call-filter=@keyring", "--system-call-filter=bpf"],
         ]
 
@@ -39,7 +40,8 @@ class Container(Machine):
         for cgroup in self.cgroups:
             cgroup.mkdir(exist_ok=True)
             for name in ["cpuset.cpus", "cpuset.mems"]:
-                if (cgroup / name).exists():
+                # Of version 1, where a new one has none.
+                if (cgroup.parent / name).exists():
                     (cgroup / name).write_text((cgroup.parent / name).read_text())
         super().start()
 

@@ -1,5 +1,6 @@
 """Makes what the machines of the tests are started from."""
 
+import fcntl
 import hashlib
 import inspect
 import os
@@ -32,12 +33,14 @@ def booted(base, tree, memory, network, disk, log):
     tree = tree.resolve()
     cache = WORK / "machines" / "-".join(tree.relative_to(HERE / "rendered").parts)
     stamp = key(base, tree, memory, network)
-    if not (cache / "stamp").exists() or (cache / "stamp").read_text() != stamp:
-        shutil.rmtree(cache, ignore_errors=True)
-        cache.mkdir(parents=True)
-        boot(base, tree, memory, network, cache, log)
-        (cache / "stamp").write_text(stamp)
-    shutil.copyfile(cache / "booted", disk)
+    with (WORK / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (cache / "stamp").exists() or (cache / "stamp").read_text() != stamp:
+            shutil.rmtree(cache, ignore_errors=True)
+            cache.mkdir(parents=True)
+            boot(base, tree, memory, network, cache, log)
+            (cache / "stamp").write_text(stamp)
+        shutil.copyfile(cache / "booted", disk)
 
 
 def boot(base, tree, memory, network, cache, log):
@@ -54,6 +57,8 @@ def boot(base, tree, memory, network, cache, log):
             *(tree.name, pathlib.Path(folder), log, base, cache / "booted", memory, cache / "console"), network
         )
         try:
+            # Without asking again and again, which slows the boot down.
+            machine.execute("systemctl is-system-running --wait")
             machine.wait_for_unit("multi-user.target")
             machine.succeed("sync")
             machine.save()
