@@ -6,7 +6,11 @@ mod markers;
 mod world;
 
 thread_local! {
-    static WORLD: world::World = markers::world();
+    static WORLD: world::World = {
+        // libFuzzer's hook ends the process where the panic is: in the other root, where it cannot keep the input.
+        drop(std::panic::take_hook());
+        markers::world()
+    };
 }
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| WORLD.with(|world| world.check(data)));

@@ -8,7 +8,11 @@ mod unpack;
 mod world;
 
 thread_local! {
-    static WORLD: world::World = unpack::world();
+    static WORLD: world::World = {
+        // libFuzzer's hook ends the process where the panic is: in the other root, where it cannot keep the input.
+        drop(std::panic::take_hook());
+        unpack::world()
+    };
 }
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| WORLD.with(|world| world.check(data)));

@@ -175,7 +175,7 @@ pub(crate) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
 
 /// Gives every block that stands where a header is expected the checksum of one.
 pub(crate) fn repair(tar: &mut [u8]) {
-    let mut at = 0;
+    let mut at = 0usize;
     while let Some(block) = tar.get_mut(at..at.saturating_add(BLOCK)) {
         at += BLOCK;
         if block.iter().all(|byte| *byte == 0) {
