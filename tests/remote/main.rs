@@ -29,6 +29,7 @@ mod chain_ids;
 mod decisions;
 mod derived;
 mod hung;
+mod large;
 mod life;
 mod markers;
 #[path = "../mock_support/mod.rs"]
