@@ -112,6 +112,12 @@ impl Site {
         format!("[[repositories]]\nname = \"test.cern.ch\"\npath = {:?}\nkind = \"{kind}\"\n", self.mountpoint)
     }
 
+    /// What serves the repository, to be killed and mounted again.
+    #[allow(dead_code, reason = "for the tests of Kubernetes")]
+    pub(crate) fn mock(&mut self) -> &mut Mock {
+        self.mock.as_mut().expect("a repository of kind cvmfs")
+    }
+
     /// The layout with the images.
     pub(crate) fn layout(&self) -> &Path {
         &self.layout
