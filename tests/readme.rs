@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use toml::Value;
 
+use common::blocks::{self, blocks, read};
 use common::containerd::{Containerd, Nerdctl, Snapshotter, Version};
 use common::daemon::{self, Daemon};
 use common::image::{Entry, Image};
@@ -17,44 +18,12 @@ use common::output::{Output, run};
 use common::registry::Registry;
 use common::sandbox::Sandbox;
 
-/// A fenced block, and the comment before it that says how it is tested.
-struct Block {
-    run: String,
-    text: String,
-}
-
 fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md")
-}
-
-fn blocks() -> Vec<Block> {
-    let text = readme();
-    let mut blocks = Vec::new();
-    let mut run = None;
-    let mut block: Option<String> = None;
-    for line in text.lines() {
-        match &mut block {
-            Some(_) if line == "```" => {
-                let run = run.take().expect("a comment before each block says how it is tested");
-                blocks.push(Block { run, text: block.take().unwrap_or_default() });
-            }
-            Some(block) => *block += &format!("{line}\n"),
-            None if line.starts_with("```") => block = Some(String::new()),
-            None => {
-                if let Some(comment) = line.strip_prefix("<!-- run: ") {
-                    run = comment.strip_suffix(" -->").map(str::to_owned);
-                }
-            }
-        }
-    }
-    assert!(block.is_none() && run.is_none(), "a block does not end, or a comment has no block");
-    blocks
+    read("README.md")
 }
 
 fn blocks_of(kind: &str) -> Vec<String> {
-    let found = blocks().into_iter().filter(|block| block.run == kind).map(|block| block.text).collect::<Vec<_>>();
-    assert!(!found.is_empty(), "no block for {kind:?}");
-    found
+    blocks::blocks_of("README.md", kind)
 }
 
 fn program(args: &[&str]) -> String {
@@ -70,11 +39,17 @@ fn parse(text: &str) -> toml::Table {
 #[test]
 fn every_block_is_tested() {
     let known = ["make", "by hand", "config check", "containerd 1", "containerd 2", "shell"];
-    for block in blocks() {
+    for block in blocks("README.md") {
+        assert!(known.contains(&block.run.as_str()), "{}", block.run);
+    }
+    // Those with these names are read by the tests in tests/kubernetes.
+    let known = ["make", "not here", "containerd: overlayfs on request", "containerd: on request"];
+    for block in blocks("docs/kubernetes.md") {
         assert!(known.contains(&block.run.as_str()), "{}", block.run);
     }
     let makefile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile")).expect("Makefile");
-    for line in blocks_of("make").concat().lines() {
+    let targets = blocks_of("make").concat() + &blocks::blocks_of("docs/kubernetes.md", "make").concat();
+    for line in targets.lines() {
         let target = line.strip_prefix("make ").expect("make");
         assert!(makefile.contains(&format!("\n{target}:")), "{target}");
     }

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it only")]
 
+pub mod blocks;
 pub mod containerd;
 pub mod daemon;
 pub mod image;

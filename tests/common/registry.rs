@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -51,6 +52,8 @@ struct Shared {
 #[derive(Default)]
 struct Log {
     withheld: BTreeSet<String>,
+    /// The beginning of image names, and what the header `Authorization` must be for them.
+    protected: Option<(String, String)>,
     accesses: Vec<Access>,
     file: Option<File>,
 }
@@ -104,6 +107,12 @@ impl Registry {
         Ok(())
     }
 
+    /// From now on, gives images whose names begin so to nobody but this user.
+    pub fn protect(&self, names: &str, user: &str, password: &str) {
+        let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        self.shared.lock().protected = Some((format!("/v2/{names}"), format!("Basic {credentials}")));
+    }
+
     /// Has all blobs again.
     pub fn withhold_nothing(&self) {
         self.shared.lock().withheld.clear();
@@ -138,6 +147,13 @@ impl Drop for Registry {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn allows(&self, request: &Request) -> bool {
+        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.lock().protected.as_ref().is_none_or(|(names, credentials)| {
+            !request.uri().path().starts_with(names) || given == Some(credentials.as_str())
+        })
     }
 
     fn read_blob(&self, digest: &str) -> Option<Vec<u8>> {
@@ -200,7 +216,9 @@ fn digests(descriptors: &Value) -> Vec<String> {
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let path = request.uri().path();
+    let allowed = shared.allows(&request);
     let found = match *request.method() {
+        _ if !allowed => None,
         Method::GET | Method::HEAD => shared.find(path),
         _ => None,
     };
@@ -210,6 +228,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             let digest = format!("sha256:{}", hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&content)));
             let headers = [(header::CONTENT_TYPE.as_str(), media_type), ("docker-content-digest", digest)];
             (headers, Body::from(content)).into_response()
+        }
+        None if !allowed => {
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"tests\"")]).into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),
     };

@@ -11,11 +11,16 @@ mod mock_support;
 #[allow(dead_code, reason = "the end-to-end tests use the rest")]
 mod site;
 
+mod access;
 mod cluster;
+mod crashes;
+mod daemonset;
 mod deployment;
+mod garbage;
 mod images;
 mod node;
 mod pods;
+mod runtime_class;
 mod stage;
 
 use std::process::ExitCode;
@@ -42,6 +47,18 @@ fn main() -> ExitCode {
         test("a_read_only_root", pods::a_read_only_root),
         test("a_static_pod", pods::a_static_pod),
         test("a_job_of_a_hundred_short_pods", pods::a_job_of_a_hundred_short_pods),
+        test("a_registry_with_a_password", access::a_registry_with_a_password),
+        test("annotations_of_a_pod_have_no_effect", access::annotations_of_a_pod_have_no_effect),
+        test("a_user_namespace_fails_at_once", access::a_user_namespace_fails_at_once),
+        test("overlayfs_beside_our_default", runtime_class::overlayfs_beside_our_default),
+        test("ours_beside_a_default_of_overlayfs", runtime_class::ours_beside_a_default_of_overlayfs),
+        test("the_snapshotter_as_a_daemon_set", daemonset::the_snapshotter_as_a_daemon_set),
+        test("what_kubelet_counts", garbage::what_kubelet_counts),
+        test("crictl_prunes_everything", garbage::crictl_prunes_everything),
+        test("kubelet_removes_images_under_disk_pressure", garbage::kubelet_removes_images_under_disk_pressure),
+        test("the_daemon_was_never_started", crashes::the_daemon_was_never_started),
+        test("all_parts_are_killed_while_pods_come_and_go", crashes::all_parts_are_killed_while_pods_come_and_go),
+        test("a_repository_dies_and_returns", crashes::a_repository_dies_and_returns),
     ];
     let conclusion = run(&arguments, tests);
     match stage::finish() {

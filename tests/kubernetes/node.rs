@@ -10,11 +10,13 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster, free_port, path};
+use crate::common::blocks::blocks_of;
 use crate::common::containerd::{Containerd, Version};
 use crate::common::daemon::{self, Daemon};
 use crate::common::output::run;
-use crate::common::registry::Registry;
 use crate::common::sandbox::{Process, Sandbox, wait_until};
+use crate::common::tool;
+use crate::site::Site;
 
 /// containerd collects garbage some moments after the last user of a snapshot is gone.
 const GARBAGE_LIMIT: Duration = Duration::from_secs(30);
@@ -41,13 +43,18 @@ exec "$@"
 /// Which pods get our snapshotter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Default {
-    /// All: the configuration is what `containerd-config` prints, and no more.
+    /// All but those that ask for overlayfs.
     Cvmfs,
+    /// Those that ask for it.
+    Overlayfs,
 }
 
 /// A node that runs.
 pub(crate) struct Node {
+    sandbox: &'static Sandbox,
     name: String,
+    port: u16,
+    kubeconfig: PathBuf,
     dir: PathBuf,
     pub(crate) daemon: Daemon<'static>,
     pub(crate) containerd: Containerd<'static>,
@@ -60,33 +67,36 @@ impl Node {
         sandbox: &'static Sandbox,
         name: &str,
         cluster: &Cluster,
-        registry: &Registry,
-        repositories: &str,
+        site: &Site,
         default: Default,
     ) -> Self {
-        let daemon = Daemon::start_in(sandbox, &format!("snapshotter-{name}"), repositories);
+        let daemon = Daemon::start_in(sandbox, &format!("snapshotter-{name}"), &site.config());
         let folder = format!("containerd-{name}");
         let dir = sandbox.mkdir(&folder);
         fs::create_dir_all(dir.join("conf.d")).expect("a folder");
         fs::write(dir.join("conf.d/cvmfs-snapshotter.toml"), printed(&daemon)).expect("a drop-in");
-        // A node without any network is not ready.
+        let class = match default {
+            Default::Cvmfs => blocks_of("docs/kubernetes.md", "containerd: overlayfs on request"),
+            Default::Overlayfs => blocks_of("docs/kubernetes.md", "containerd: on request"),
+        };
+        fs::write(dir.join("conf.d/runtime-class.toml"), class.concat()).expect("a drop-in");
         fs::create_dir_all(dir.join("cni")).expect("a folder");
-        let network = json!({"cniVersion": "1.0.0", "name": "none", "plugins": [{"type": "loopback"}]});
-        fs::write(dir.join("cni/none.conflist"), network.to_string()).expect("the network");
-        let config = containerd_config(&dir, registry, default);
-        let containerd =
-            Containerd::start_with(sandbox, &folder, Version::V2_4, "cvmfs-snapshotter", registry, &config);
+        fs::write(dir.join("cni/tests.conflist"), network(&dir).to_string()).expect("the network");
+        let config = containerd_config(&dir, &site.registry.reference("test/pause:1"));
+        let snapshotter = "cvmfs-snapshotter";
+        let containerd = Containerd::start_with(sandbox, &folder, Version::V2_4, snapshotter, &site.registry, &config);
 
         let dir = sandbox.mkdir(format!("kubelet-{name}"));
         share(&dir);
-        make_cgroups(&sandbox.namespace());
+        make_cgroups(&cgroup(sandbox, name));
         let port = free_port();
         let config = kubelet_config(sandbox, name, port, &dir, &containerd.socket());
         fs::write(dir.join("config.json"), config.to_string()).expect("the configuration of kubelet");
         fs::create_dir_all(dir.join("static")).expect("a folder");
         let kubelet = spawn_kubelet(sandbox, name, &dir, &cluster.kubeconfig());
         cluster.wait_for_node(name);
-        Self { name: name.into(), dir, daemon, containerd, kubelet }
+        let kubeconfig = cluster.kubeconfig();
+        Self { sandbox, name: name.into(), port, kubeconfig, dir, daemon, containerd, kubelet }
     }
 
     /// Its name, which is its address as well.
@@ -94,14 +104,37 @@ impl Node {
         &self.name
     }
 
+    /// What kubelet says of itself: the API server passes nothing on to an address of the loopback interface.
+    pub(crate) fn summary(&self, cluster: &Cluster) -> Value {
+        let server = format!("--server=https://{}:{}", self.name, self.port);
+        let text = cluster.kubectl(&[&server, "get", "--raw=/stats/summary"]).ok();
+        serde_json::from_str(&text).expect("JSON from kubelet")
+    }
+
     /// The folder that kubelet reads static pods from.
     pub(crate) fn static_pods(&self) -> PathBuf {
         self.dir.join("static")
     }
 
+    /// Starts kubelet again, after its end in good order unless it was killed before, with these settings besides the
+    /// usual ones.
+    pub(crate) fn restart_kubelet(&mut self, settings: &Value) {
+        self.kubelet.stop().expect("kubelet ends when it is asked to");
+        let mut config = kubelet_config(self.sandbox, &self.name, self.port, &self.dir, &self.containerd.socket());
+        merge(&mut config, settings);
+        fs::write(self.dir.join("config.json"), config.to_string()).expect("the configuration of kubelet");
+        self.kubelet = spawn_kubelet(self.sandbox, &self.name, &self.dir, &self.kubeconfig);
+    }
+
     /// How many snapshots have a directory.
     pub(crate) fn snapshots(&self) -> usize {
         fs::read_dir(self.daemon.root().join("snapshots")).expect("the snapshots").count()
+    }
+
+    /// How many of them are layers in place.
+    pub(crate) fn in_place(&self) -> usize {
+        let snapshots = fs::read_dir(self.daemon.root().join("snapshots")).expect("the snapshots").flatten();
+        snapshots.filter(|snapshot| snapshot.path().join("fs").is_symlink()).count()
     }
 
     /// Removes all pods and images through CRI, and says what is left then.
@@ -136,10 +169,7 @@ fn printed(daemon: &Daemon<'_>) -> String {
 }
 
 /// What a node has besides: here mostly that it must not meet others on this machine.
-fn containerd_config(dir: &Path, registry: &Registry, default: Default) -> String {
-    let more = match default {
-        Default::Cvmfs => String::new(),
-    };
+fn containerd_config(dir: &Path, pause: &str) -> String {
     format!(
         r#"version = 3
 imports = ["{dir}/conf.d/*.toml"]
@@ -157,10 +187,22 @@ imports = ["{dir}/conf.d/*.toml"]
   restrict_oom_score_adj = true
   [plugins.'io.containerd.cri.v1.runtime'.cni]
     conf_dir = "{dir}/cni"
-{more}"#,
+    # Debian's place.
+    bin_dirs = ["/usr/lib/cni"]
+  # Debian's runc is too old for user namespaces in pods.
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    options = {{ BinaryName = "{runc}" }}
+"#,
         dir = dir.display(),
-        pause = registry.reference("test/pause:1"),
+        runc = tool("runc", "runc").display(),
     )
+}
+
+/// For the pods that are not on the host's network: a pair of interfaces for each, and nobody to talk to.
+fn network(dir: &Path) -> Value {
+    let addresses = json!({"type": "host-local", "subnet": "10.253.0.0/16", "dataDir": dir.join("addresses")});
+    json!({"cniVersion": "1.0.0", "name": "tests", "plugins": [{"type": "ptp", "ipam": addresses}]})
 }
 
 fn kubelet_config(sandbox: &Sandbox, name: &str, port: u16, dir: &Path, containerd: &Path) -> Value {
@@ -174,12 +216,17 @@ fn kubelet_config(sandbox: &Sandbox, name: &str, port: u16, dir: &Path, containe
         "staticPodPath": inside("static"), "podLogsDir": inside("logs"), "volumePluginDir": inside("plugins"),
         "fileCheckFrequency": "1s",
         // What this machine may be like.
-        "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", sandbox.namespace()), "failCgroupV1": false,
-        "oomScoreAdj": 0, "failSwapOn": false, "localStorageCapacityIsolation": false, "makeIPTablesUtilChains": false,
+        "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", cgroup(sandbox, name)), "failCgroupV1": false,
+        "oomScoreAdj": 0, "failSwapOn": false, "makeIPTablesUtilChains": false,
         // A full disk is not what is tested.
         "evictionHard": {"memory.available": "1Mi"}, "imageGCHighThresholdPercent": 100,
         "maxPods": 250, "registryPullQPS": 0, "eventRecordQPS": 0,
     })
+}
+
+fn merge(config: &mut Value, settings: &Value) {
+    let settings = settings.as_object().expect("settings of kubelet");
+    config.as_object_mut().expect("an object").extend(settings.clone());
 }
 
 fn spawn_kubelet(sandbox: &'static Sandbox, name: &str, dir: &Path, kubeconfig: &Path) -> Process {
@@ -201,7 +248,12 @@ pub(crate) fn share(dir: &Path) {
     mount(none, dir, none, MsFlags::MS_SHARED, none).expect("a shared mount");
 }
 
-/// The cgroup that kubelet has to find.
+/// The cgroup of a node: a kubelet ends what it does not know in its own.
+fn cgroup(sandbox: &Sandbox, node: &str) -> String {
+    format!("{}/{}", sandbox.namespace(), node.replace('.', "-"))
+}
+
+/// Makes the cgroup, which kubelet has to find.
 fn make_cgroups(name: &str) {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten();
     for hierarchy in hierarchies.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {

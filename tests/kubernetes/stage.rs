@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::common::image::{Image, Written};
 use crate::common::output::Output;
 use crate::common::sandbox::{Sandbox, wait_until};
-use crate::node::{Default, Node};
+use crate::node::{Default, Node, share};
 use crate::site::{Kind, Site};
 
 /// For anything that takes kubelet seconds: it looks again after an error in up to 40 s by then.
@@ -71,9 +71,11 @@ pub(crate) fn finish() -> Result<(), String> {
 impl Stage {
     fn start() -> Self {
         let sandbox = SANDBOX.get_or_init(Sandbox::new);
+        // Pods of a DaemonSet see what is mounted in it later only if it is shared, as all is where systemd runs.
+        share(&sandbox.mkdir("cvmfs"));
         let site = Site::new(sandbox, Kind::Cvmfs);
         let cluster = Cluster::start(sandbox);
-        let node = Node::start(sandbox, "127.0.0.1", &cluster, &site.registry, &site.config(), Default::Cvmfs);
+        let node = Node::start(sandbox, "127.0.0.1", &cluster, &site, Default::Cvmfs);
         Self { node, cluster, site, sandbox, namespace: String::new() }
     }
 
@@ -84,7 +86,11 @@ impl Stage {
     }
 
     fn end(&mut self) {
-        self.kubectl(&["delete", "deployments,jobs,daemonsets,pods", "--all", "--now", "--timeout=120s"]).ok();
+        self.delete_all();
+        // Where a test has failed before it did so itself.
+        if self.node.daemon.process().ended().is_some() {
+            self.node.daemon.restart();
+        }
         self.cluster.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]).ok();
     }
 
@@ -93,6 +99,9 @@ impl Stage {
         for what in [&["get", "pods", "-o", "wide"][..], &["get", "events", "--sort-by=.lastTimestamp"]] {
             eprintln!("{}", self.kubectl(what));
         }
+        let kubelet = self.node.kubelet.log_text();
+        let lines = kubelet.lines().rev().filter(|line| line.contains("evict") || line.contains("image_gc")).take(20);
+        eprintln!("{}", lines.collect::<Vec<_>>().join("\n"));
         let log = self.node.daemon.log_text();
         let lines = log.lines().rev().filter(|line| !line.contains(" DEBUG ")).take(40).collect::<Vec<_>>();
         eprintln!("--- the end of the snapshotter's log");
@@ -115,13 +124,31 @@ impl Stage {
     /// Applies manifests in the namespace of the test.
     #[track_caller]
     pub(crate) fn apply(&self, manifests: &[Value]) {
-        self.cluster.apply(&self.namespace, manifests).ok();
+        self.try_apply(manifests).ok();
+    }
+
+    /// As [`Stage::apply`], for what the API may refuse.
+    pub(crate) fn try_apply(&self, manifests: &[Value]) -> Output {
+        self.cluster.apply(&self.namespace, manifests)
+    }
+
+    /// Deletes all pods of the test, and what makes them, and waits for their end.
+    #[track_caller]
+    pub(crate) fn delete_all(&self) {
+        self.kubectl(&["delete", "deployments,jobs,daemonsets,pods", "--all", "--now", "--timeout=120s"]).ok();
+    }
+
+    /// The names of the pods with a label.
+    #[track_caller]
+    pub(crate) fn pods(&self, selector: &str) -> Vec<String> {
+        let names = self.kubectl(&["get", "pods", "--selector", selector, "-o", "name"]).ok();
+        names.lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect()
     }
 
     /// Waits until a pod is ready.
     #[track_caller]
     pub(crate) fn wait_for_pod(&self, name: &str) {
-        self.kubectl(&["wait", "--for=condition=Ready", "--timeout=90s", "pod", name]).ok();
+        self.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod", name]).ok();
     }
 
     /// Runs a command in the container of a pod, and returns what it printed.
@@ -149,6 +176,15 @@ impl Stage {
     /// The Kubernetes namespace of the test.
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Gives containerd the layers of the sandboxes' image, which it does not have as long as they are in place only: a
+    /// pod with another snapshotter needs them. The registry must have them.
+    #[track_caller]
+    pub(crate) fn unpack_sandbox_image(&self) {
+        let pause = self.image("test/pause:1");
+        let pull = ["--namespace", "k8s.io", "images", "pull", "--snapshotter", "overlayfs", "--plain-http", &pause];
+        self.node.containerd.ctr(&pull).ok();
     }
 
     /// Puts an image into the repository; the registry has no layer of it.

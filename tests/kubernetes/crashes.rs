@@ -1,0 +1,138 @@
+//! Crashes of the parts of a node, and of what serves a repository.
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::common::image::{Entry, Image};
+use crate::common::sandbox::wait_until;
+use crate::stage::{LIMIT, Stage};
+
+fn image(content: &str) -> Image {
+    Image::busybox().layer(vec![Entry::dir("data"), Entry::file("data/file", content)])
+}
+
+pub(crate) fn the_daemon_was_never_started(stage: &mut Stage) {
+    stage.publish("test/early:1", &image("early"));
+    // For a containerd that has never connected it makes no difference that there was one before.
+    stage.node.daemon.process().stop().expect("the daemon ends");
+    let _ = std::fs::remove_file(stage.node.daemon.socket());
+    stage.node.containerd.restart();
+    stage.apply(&[stage.pod("early", "test/early:1", json!({}), json!({}))]);
+    let message = stage.wait_for_event("early", &stage.node.daemon.socket().display().to_string());
+    println!("without the daemon: {message}");
+    stage.node.daemon.restart();
+    stage.wait_for_pod("early");
+    assert_eq!(stage.exec("early", &["cat", "/data/file"]), "early");
+}
+
+/// The containers of the pods with this label, and how often each was started again.
+fn containers(stage: &Stage, selector: &str) -> Vec<(String, u64)> {
+    let pods = stage.get(&["pods", "--selector", selector]);
+    let statuses = pods["items"].as_array().into_iter().flatten().map(|pod| &pod["status"]["containerStatuses"][0]);
+    let id = |status: &Value| status["containerID"].as_str().unwrap_or_default().to_owned();
+    let mut all =
+        statuses.map(|status| (id(status), status["restartCount"].as_u64().unwrap_or(99))).collect::<Vec<_>>();
+    all.sort();
+    all
+}
+
+pub(crate) fn all_parts_are_killed_while_pods_come_and_go(stage: &mut Stage) {
+    let image = stage.publish("test/steady:1", &image("steady"));
+    let before = stage.node.snapshots();
+    let steady = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "steady"},
+        "spec": {
+            "replicas": 4, "selector": {"matchLabels": {"app": "steady"}},
+            "template": {
+                "metadata": {"labels": {"app": "steady"}}, "spec": stage.spec("test/steady:1", json!({}), json!({})),
+            },
+        },
+    });
+    stage.apply(&[steady]);
+    stage.kubectl(&["rollout", "status", "deployment/steady", "--timeout=120s"]).ok();
+    let running = containers(stage, "app=steady");
+    assert_eq!(running.len(), 4);
+
+    let short =
+        stage.spec("test/steady:1", json!({"restartPolicy": "OnFailure"}), json!({"command": ["cat", "/data/file"]}));
+    let churn = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "churn"},
+        "spec": {"completions": 40, "parallelism": 4, "backoffLimit": 100, "template": {"spec": short}},
+    });
+    stage.apply(&[churn]);
+    let succeeded = |stage: &Stage| stage.get(&["job", "churn"])["status"]["succeeded"].as_u64().unwrap_or(0);
+    let kill = [&["snapshotter"][..], &["containerd"], &["kubelet"], &["snapshotter", "containerd", "kubelet"]];
+    for parts in kill {
+        let done = succeeded(stage);
+        let node = &mut stage.node;
+        for part in parts {
+            match *part {
+                "snapshotter" => node.daemon.kill(Signal::SIGKILL),
+                "containerd" => node.containerd.process().signal(Signal::SIGKILL),
+                _ => node.kubelet.signal(Signal::SIGKILL),
+            }
+        }
+        for part in parts {
+            match *part {
+                "snapshotter" => node.daemon.restart(),
+                "containerd" => node.containerd.restart(),
+                _ => node.restart_kubelet(&json!({})),
+            }
+        }
+        // What ran goes on, and new pods come.
+        assert!(wait_until(LIMIT, || succeeded(stage) >= done + 3), "after {parts:?}");
+        assert_eq!(containers(stage, "app=steady"), running, "after {parts:?}");
+    }
+    stage.kubectl(&["wait", "--for=condition=Complete", "--timeout=190s", "job/churn"]).ok();
+    assert_eq!(containers(stage, "app=steady"), running);
+    for pod in stage.pods("app=steady") {
+        assert_eq!(stage.exec(&pod, &["cat", "/data/file"]), "steady");
+    }
+    assert_eq!(stage.site.asked_for(&image), [0; 0]);
+
+    stage.delete_all();
+    // Of the image at most its own layers are left, of the pods nothing.
+    let left = || stage.node.snapshots() - before;
+    assert!(wait_until(LIMIT, || left() <= image.layers.len()), "{} snapshots are left", left());
+    let sandboxes = || stage.node.containerd.crictl(&["pods", "--quiet", "--namespace", stage.namespace()]).ok();
+    assert!(wait_until(LIMIT, || sandboxes().is_empty()), "{}", sandboxes());
+}
+
+pub(crate) fn a_repository_dies_and_returns(stage: &mut Stage) {
+    stage.publish("test/running:1", &image("running"));
+    stage.publish("test/new:1", &image("new"));
+    let probe = json!({"exec": {"command": ["cat", "/data/file"]}, "periodSeconds": 1, "failureThreshold": 1});
+    stage.apply(&[
+        stage.pod("running", "test/running:1", json!({}), json!({"livenessProbe": probe})),
+        stage.pod("crashing", "test/running:1", json!({}), json!({})),
+    ]);
+    stage.wait_for_pod("running");
+    stage.wait_for_pod("crashing");
+
+    stage.site.mock().kill();
+    // Its process goes on, and no program of the image can be run: for kubelet a probe by one is neither good nor bad.
+    let message = stage.wait_for_event("running", "Liveness probe errored");
+    println!("probed on a dead repository: {message}");
+    stage.kubectl(&["exec", "running", "--", "cat", "/data/file"]).err();
+    // One that ends, and one that is new: both wait, and say why.
+    let id = stage.get(&["pod", "crashing"])["status"]["containerStatuses"][0]["containerID"].clone();
+    let id = id.as_str().and_then(|id| id.strip_prefix("containerd://")).expect("a container").to_owned();
+    stage.node.containerd.crictl(&["stop", "--timeout=0", &id]).ok();
+    stage.apply(&[stage.pod("new", "test/new:1", json!({}), json!({}))]);
+    for pod in ["crashing", "new"] {
+        println!("{pod} on a dead repository: {}", stage.wait_for_event(pod, "remedy"));
+    }
+    println!("{}", stage.kubectl(&["get", "pods"]).ok());
+
+    stage.site.mock().remount();
+    for (pod, content) in [("crashing", "running"), ("new", "new")] {
+        stage.wait_for_pod(pod);
+        assert_eq!(stage.exec(pod, &["cat", "/data/file"]), content);
+    }
+    // This one has the dead mount below it until it is made again.
+    stage.kubectl(&["exec", "running", "--", "cat", "/data/file"]).err();
+    stage.kubectl(&["delete", "pod", "running", "--now", "--timeout=60s"]).ok();
+    stage.apply(&[stage.pod("running", "test/running:1", json!({}), json!({}))]);
+    stage.wait_for_pod("running");
+    assert_eq!(stage.exec("running", &["cat", "/data/file"]), "running");
+}

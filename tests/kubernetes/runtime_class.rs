@@ -1,0 +1,76 @@
+//! Our snapshotter for some pods only.
+
+use serde_json::{Value, json};
+
+use crate::common::image::{Entry, Image};
+use crate::node::{Default, Node};
+use crate::stage::Stage;
+
+fn image(content: &str) -> Image {
+    Image::busybox().layer(vec![Entry::dir("data"), Entry::file("data/file", content)])
+}
+
+/// What containerd 2.4 and older want to know when they pull: kubelet says it only with a feature gate.
+fn annotated(mut pod: Value, handler: &str) -> Value {
+    pod["metadata"]["annotations"] = json!({"io.containerd.cri.runtime-handler": handler});
+    pod
+}
+
+pub(crate) fn runtime_class(name: &str) -> Value {
+    json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": name})
+}
+
+pub(crate) fn overlayfs_beside_our_default(stage: &mut Stage) {
+    let ours = stage.publish("test/ours:1", &image("ours"));
+    let theirs = stage.publish("test/theirs:1", &image("theirs"));
+    stage.site.registry.withhold_nothing();
+    // The pods of both use the image of the sandboxes. In place, containerd has no layers of it to unpack.
+    let class = json!({"runtimeClassName": "overlayfs"});
+    stage.apply(&[runtime_class("overlayfs"), stage.pod("early", "test/theirs:1", class.clone(), json!({}))]);
+    let message = stage.wait_for_event("early", "not found");
+    println!("the sandbox image is in place only: {message}");
+    stage.unpack_sandbox_image();
+    stage.kubectl(&["delete", "pod", "early"]).ok();
+    stage.apply(&[
+        stage.pod("ours", "test/ours:1", json!({}), json!({})),
+        annotated(stage.pod("theirs", "test/theirs:1", class, json!({})), "overlayfs"),
+    ]);
+    for name in ["ours", "theirs"] {
+        stage.wait_for_pod(name);
+        assert_eq!(stage.exec(name, &["cat", "/data/file"]), name);
+    }
+    // They share the lowest layer.
+    assert_eq!(stage.site.registry.asked_for(&ours.layers[1].digest), 0);
+    assert_eq!(stage.site.asked_for(&theirs), [0, 1]);
+}
+
+pub(crate) fn ours_beside_a_default_of_overlayfs(stage: &mut Stage) {
+    let ours = stage.publish("test/ours:2", &image("ours"));
+    let theirs = stage.publish("test/theirs:2", &image("theirs"));
+    stage.site.registry.withhold_nothing();
+    for layer in &ours.layers[1..] {
+        stage.site.registry.withhold(&layer.digest);
+    }
+    let node = Node::start(stage.sandbox, "127.0.0.2", &stage.cluster, &stage.site, Default::Overlayfs);
+    let on_node = |mut pod: Value| {
+        pod["spec"]["nodeSelector"]["kubernetes.io/hostname"] = json!(node.name());
+        pod
+    };
+    let class = json!({"runtimeClassName": "cvmfs"});
+    stage.apply(&[
+        runtime_class("cvmfs"),
+        on_node(annotated(stage.pod("ours", "test/ours:2", class, json!({})), "cvmfs")),
+        on_node(stage.pod("theirs", "test/theirs:2", json!({}), json!({}))),
+    ]);
+    for name in ["ours", "theirs"] {
+        stage.wait_for_pod(name);
+        assert_eq!(stage.exec(name, &["cat", "/data/file"]), name);
+    }
+    // They share the lowest layer, which the sandboxes' image has, too.
+    assert_eq!(stage.site.registry.asked_for(&ours.layers[1].digest), 0);
+    assert_eq!(stage.site.asked_for(&theirs), [0, 1]);
+    assert!(node.in_place() >= 1);
+    stage.delete_all();
+    drop(node);
+    stage.cluster.kubectl(&["delete", "node", "127.0.0.2"]).ok();
+}
