@@ -137,9 +137,10 @@ impl Expected {
     fn of(found: &BTreeMap<Name, Type>) -> Option<Self> {
         let mut whiteouts = BTreeSet::new();
         let mut hidden: BTreeSet<Name> = BTreeSet::new();
-        for path in found.keys() {
+        for (path, kind) in found {
             let (parent, name) = split(path);
-            let is_catalog = name == b".cvmfsautocatalog" || name == b".cvmfscatalog" && !parent.is_empty();
+            let is_catalog = *kind != Type::Directory
+                && (name == b".cvmfsautocatalog" || name == b".cvmfscatalog" && !parent.is_empty());
             match name.strip_prefix(b".wh.") {
                 None if is_catalog => drop(whiteouts.insert(path.clone())),
                 None => {}
