@@ -313,6 +313,10 @@ fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkError> {
         if name == b"." || name == b".." {
             continue;
         }
+        if directory.is_empty() && name == CATALOG {
+            // Hidden by the top-most cover, as every layer has one.
+            continue;
+        }
         let marker = || Marker { directory: directory.to_vec(), name: name.to_vec() };
         if name.starts_with(WHITEOUT_PREFIX) {
             // Of any type; what is in a directory of such a name means nothing.
@@ -321,7 +325,7 @@ fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkError> {
         }
         match entry.file_type() {
             Some(Type::Directory) => listing.directories.push(join(directory, name)),
-            Some(_) if is_catalog(directory, name) => listing.markers.push(marker()),
+            Some(_) if is_catalog(name) => listing.markers.push(marker()),
             Some(_) => {}
             None => unknown.push(name.to_vec()),
         }
@@ -332,17 +336,16 @@ fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkError> {
         let stat = fstatat(entries.as_fd(), &path, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(io)?;
         if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR {
             listing.directories.push(join(directory, &name));
-        } else if is_catalog(directory, &name) {
+        } else if is_catalog(&name) {
             listing.markers.push(Marker { directory: directory.to_vec(), name });
         }
     }
     Ok(listing)
 }
 
-/// Whether the publisher made a file of this name; a directory is the image's own. The one in the root is left out: the
-/// top-most cover hides it, and every layer has one.
-fn is_catalog(directory: &[u8], name: &[u8]) -> bool {
-    name == AUTO_CATALOG || (name == CATALOG && !directory.is_empty())
+/// Whether the publisher makes files of this name. A directory of this name is the image's own.
+fn is_catalog(name: &[u8]) -> bool {
+    name == AUTO_CATALOG || name == CATALOG
 }
 
 /// Opens a directory of the layer, for look-ups.

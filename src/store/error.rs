@@ -58,7 +58,8 @@ pub fn way_back(root: &Path) -> String {
          (3) start the snapshotter, which begins anew; \
          (4) have containerd forget the containers and images that used it, in each namespace of `nerdctl namespace ls` but k8s.io: \
          `nerdctl ps --all --quiet | xargs --no-run-if-empty nerdctl rm --force`, then \
-         `nerdctl images --quiet | sort --unique | xargs --no-run-if-empty nerdctl rmi --force`; \
+         `nerdctl images --quiet | sort --unique | xargs --no-run-if-empty nerdctl rmi --force`. \
+         These remove those of other snapshotters, too: where there are such, name yours one by one (ctr containers info tells the Snapshotter of each); \
          (5) on a node of Kubernetes: `crictl rmp --force --all`, then `crictl rmi --all`; \
          (6) pull them again; \
          (7) when nothing is missed: `rm --recursive --one-file-system {root}.lost`"

@@ -13,6 +13,7 @@ use crate::common::output::{Output, run};
 use crate::common::sandbox::Sandbox;
 use crate::node::{Node, Release};
 use crate::remote::busy_image;
+use crate::restart::wait_for_connection;
 use crate::site::{Kind, Site};
 use crate::tree::Tree;
 
@@ -56,6 +57,7 @@ fn follow_the_way_back(release: Release, lose: impl Fn(&Path)) {
     };
     follow(away).ok();
     node.daemon.restart();
+    wait_for_connection(&node);
     // The reason for all this.
     node.nerdctl(&["run", "--rm", "--network=none", &reference, "true"]).err();
     for step in [containers, images, pods, pod_images] {

@@ -203,7 +203,9 @@ fn list(directory: &Path, at: &[u8], found: &mut BTreeMap<Name, Type>) {
             () if kind.is_char_device() && entry.metadata().expect("a device").rdev() == 0 => Type::Whiteout,
             () => Type::Other,
         };
-        if kind == Type::Directory && !name.as_bytes().starts_with(b".wh.") {
+        // In the root it is the publisher's, whatever it is.
+        let is_catalog = at.is_empty() && name.as_bytes() == b".cvmfscatalog";
+        if kind == Type::Directory && !name.as_bytes().starts_with(b".wh.") && !is_catalog {
             below.push((entry.path(), path.clone()));
         }
         found.insert(path, kind);
