@@ -18,7 +18,7 @@ limits:
 	cargo build --locked --release --example mock-cvmfs
 	cargo test --locked --release --test limits -- --ignored --test-threads=1 --nocapture
 
-# For example TARGET=filter SECONDS=600; see fuzz/README.md.
+# For example TARGET=filter SECONDS=600; needs cargo-fuzz, see fuzz/README.md.
 fuzz:
 	tools/fuzz $(TARGET) $(SECONDS)
 

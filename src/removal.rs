@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, renameat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Directories deeper than this are moved to the top first: they can be nested without limit, and each level takes a
@@ -22,7 +22,7 @@ pub(crate) struct Remover<'a> {
 }
 
 impl<'a> Remover<'a> {
-    /// Deletes entries of this directory. What is too deep appears in it for a while, as `deep-<number>`.
+    /// Deletes entries of this directory. What is too deep appears in it for a while, as `deep-<process>-<number>`.
     pub(crate) fn new(top: BorrowedFd<'a>) -> Self {
         Self { top, moved: Vec::new(), error: None }
     }
@@ -55,14 +55,16 @@ impl<'a> Remover<'a> {
         if depth >= MAX_DEPTH {
             static NUMBER: AtomicU64 = AtomicU64::new(0);
             loop {
-                let aside = format!("deep-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-                match renameat2(parent, name, self.top, aside.as_str(), RenameFlags::RENAME_NOREPLACE) {
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let aside = format!("deep-{}-{number}", std::process::id());
+                // Replaces nothing but an empty directory. Not with RENAME_NOREPLACE, which NFS does not have.
+                match renameat(parent, name, self.top, aside.as_str()) {
                     Ok(()) => {
                         self.moved.push(aside);
                         return Ok(());
                     }
                     // One of an earlier process.
-                    Err(Errno::EEXIST) => {}
+                    Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
                     Err(e) => return Err(e),
                 }
             }

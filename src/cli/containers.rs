@@ -31,6 +31,9 @@ pub(super) fn run(global: &Global, args: &Args) -> ExitCode {
         Ok(found) => found,
         Err(error) => return fail(&format!("cannot read the table of mounts: {error}"), 1),
     };
+    if found.is_empty() {
+        eprintln!("no running container has a layer in a repository, as far as this mount namespace shows");
+    }
     if args.dead {
         found.retain(|container| container.health.is_bad());
     }
@@ -53,6 +56,7 @@ fn table(containers: &[Container]) -> String {
     let row = |container: &Container| {
         let Container { namespace, id, name, root, repositories, layers_in_place, health } = container;
         let dash = || "-".to_owned();
+        let plain = |text: String| text.chars().flat_map(shown).collect();
         [
             namespace.clone().unwrap_or_else(dash),
             // As clients print it.
@@ -62,6 +66,7 @@ fn table(containers: &[Container]) -> String {
             layers_in_place.to_string(),
             health.to_string(),
         ]
+        .map(plain)
     };
     let rows: Vec<[String; 6]> = std::iter::once(HEAD.map(Into::into)).chain(containers.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -77,6 +82,12 @@ fn table(containers: &[Container]) -> String {
         text.push_str("\nThe dead ones do not recover: start them again (nerdctl restart, kubectl delete pod).\n");
     }
     text
+}
+
+/// Names come from users: what would steer a terminal is shown as an escape.
+fn shown(char: char) -> impl Iterator<Item = char> {
+    let (escaped, plain) = if char.is_control() { (Some(char.escape_unicode()), None) } else { (None, Some(char)) };
+    escaped.into_iter().flatten().chain(plain)
 }
 
 #[cfg(test)]
@@ -98,6 +109,7 @@ mod tests {
         insta::assert_snapshot!(table(&[
             mount,
             container("default", Some("web"), Health::Alive),
+            container("k8s.io", Some("shop/evil\u{1b}[2J"), Health::Alive),
             container("k8s.io", Some("shop/web-1 app"), Health::Dead("socket not connected".to_owned())),
         ]));
         insta::assert_snapshot!(table(&[]), @"NAMESPACE  CONTAINER  NAME  REPOSITORIES  IN PLACE  LAYERS");

@@ -10,6 +10,7 @@ mod probe;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,7 +58,8 @@ pub fn running(root: &Path, repositories: &[Repository], limit: Duration) -> std
     let roots: Vec<PathBuf> = found.iter().map(|container| container.root.clone()).collect();
     for (container, health) in found.iter_mut().zip(probe::all(&roots, limit)) {
         container.health = health;
-        container.name = name(&container.root);
+        // Another mount may have anything beside it.
+        container.name = container.id.is_some().then(|| name(&container.root)).flatten();
     }
     Ok(found)
 }
@@ -125,7 +127,10 @@ fn name(root: &Path) -> Option<String> {
         annotations: BTreeMap<String, String>,
     }
     let mut text = String::new();
-    let file = File::open(root.with_file_name("config.json")).ok()?;
+    let (no_wait, no_link) = (nix::libc::O_NONBLOCK, nix::libc::O_NOFOLLOW);
+    let file =
+        File::options().read(true).custom_flags(no_wait | no_link).open(root.with_file_name("config.json")).ok()?;
+    file.metadata().ok().filter(std::fs::Metadata::is_file)?;
     file.take(MAX_SPEC_BYTES).read_to_string(&mut text).ok()?;
     let Spec { annotations } = serde_json::from_str(&text).ok()?;
     let get = |name: &str| annotations.get(name).map(String::as_str);

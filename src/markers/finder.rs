@@ -94,8 +94,11 @@ impl Finder {
     /// The plan, or the walk that is under way for it, or a new one.
     fn begin(&self, layer: Digest, identity: &str) -> Result<Begun, WalkError> {
         let key = (layer, identity.to_owned());
+        if let Some(plan) = self.known(layer, identity) {
+            return Ok(Begun::Known(plan));
+        }
         let mount = mount_at(self.repository.path());
-        // One look under one lock: a walk that ends in between would be begun again.
+        // Plans and walks under one lock: a walk that ends in between would be begun again.
         let mut known = self.lock();
         if let Some(plan) = known.plans.get(&key) {
             return Ok(Begun::Known(plan.clone()));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Kind;
 
-/// The store could not be opened. The file is as it was.
+/// The store could not be opened. Its records are as they were; redb may have written to the header of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file operation failed.
@@ -50,19 +50,22 @@ pub enum OpenError {
 /// containerd keeps a record of its own of every snapshot, and does not ask for one again that it believes to be there:
 /// with a new store alone every pull of an image that it had fails with "already exists".
 pub fn way_back(root: &Path) -> String {
+    // Without a slash at its end.
+    let root = root.components().collect::<PathBuf>();
     let root = root.display();
     format!(
         "If nothing was pulled, run or removed since a copy of the file was made, put that copy in its place and start again. Otherwise: \
          (1) stop kubelet, if there is one; \
-         (2) `mv {root} {root}.lost`: what containers have written is in {root}.lost/snapshots/*/fs then; \
+         (2) `mv --no-target-directory '{root}' '{root}.lost'`: what containers have written is in {root}.lost/snapshots/*/fs then; \
          (3) start the snapshotter, which begins anew; \
-         (4) have containerd forget the containers and images that used it, in each namespace of `nerdctl namespace ls` but k8s.io: \
+         (4) have containerd forget the containers and images that used it, in each namespace of `nerdctl namespace ls` but k8s.io and moby \
+         (with --namespace, which is default otherwise): \
          `nerdctl ps --all --quiet | xargs --no-run-if-empty nerdctl rm --force`, then \
          `nerdctl images --quiet | sort --unique | xargs --no-run-if-empty nerdctl rmi --force`. \
          These remove those of other snapshotters, too: where there are such, name yours one by one (ctr containers info tells the Snapshotter of each); \
-         (5) on a node of Kubernetes: `crictl rmp --force --all`, then `crictl rmi --all`; \
+         (5) on a node of Kubernetes, which is drained best before that: `crictl rmp --force --all`, then `crictl rmi --all`, and start kubelet; \
          (6) pull them again; \
-         (7) when nothing is missed: `rm --recursive --one-file-system {root}.lost`"
+         (7) when nothing is missed: `rm --recursive --one-file-system '{root}.lost'`"
     )
 }
 
@@ -116,7 +119,7 @@ pub enum Error {
     #[error(transparent)]
     Labels(#[from] crate::label::TooLarge),
     /// A record cannot be decoded, or an index points to nothing.
-    #[error("the metadata store is damaged at {0:?}; stop the snapshotter and restore metadata.redb from a backup")]
+    #[error("the metadata store is damaged at {0:?}; stop the snapshotter and look at what it says at the next start")]
     Damaged(String),
     /// The database failed.
     #[error("the metadata store failed: {0}")]

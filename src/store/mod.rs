@@ -144,7 +144,7 @@ impl Store {
             // Closed before it is opened: it locks its file.
             opened.database = None;
             opened.generation += 1;
-            opened.database = Some(open(&self.path).map_err(redb::Error::from)?);
+            opened.database = Some(open_again(&self.path).map_err(redb::Error::from)?);
             tracing::info!(path = %self.path.display(), "the metadata store was opened again after an error");
         }
         match &opened.database {
@@ -152,6 +152,12 @@ impl Store {
             None => Err(redb::Error::PreviousIo.into()),
         }
     }
+}
+
+/// As [`open`], for a file that this process has opened before: its pages are not compared again, for which requests
+/// would have to wait.
+fn open_again(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).open(path)
 }
 
 /// Opens the file after comparing all of its pages with their checksums: of a file that something else has damaged redb

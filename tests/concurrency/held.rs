@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::mock_support::skip::skip;
 use crate::support::{Daemon, eventually};
 
 /// Longer than any test holds anything.
@@ -79,8 +80,7 @@ pub(crate) fn can_hold() -> bool {
     let runs = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
     let can = crate::support::is_root() && runs.is_ok_and(|status| status.success());
     if !can {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        println!("SKIPPED {test}: strace cannot trace here");
+        skip("strace cannot trace here");
     }
     can
 }

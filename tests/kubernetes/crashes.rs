@@ -92,7 +92,7 @@ pub(crate) fn all_parts_are_killed_while_pods_come_and_go(stage: &mut Stage) {
 
     stage.delete_all();
     // Of the image at most its own layers are left, of the pods nothing.
-    let left = || stage.node.snapshots() - before;
+    let left = || stage.node.snapshots().saturating_sub(before);
     assert!(wait_until(LIMIT, || left() <= image.layers.len()), "{} snapshots are left", left());
     let sandboxes = || stage.node.containerd.crictl(&["pods", "--quiet", "--namespace", stage.namespace()]).ok();
     assert!(wait_until(LIMIT, || sandboxes().is_empty()), "{}", sandboxes());

@@ -255,9 +255,18 @@ fn cgroup(sandbox: &Sandbox, node: &str) -> String {
 
 /// Makes the cgroup, which kubelet has to find.
 fn make_cgroups(name: &str) {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten();
-    for hierarchy in hierarchies.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        let cgroup = hierarchy.path().join(name);
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = if top.join("cgroup.controllers").exists() {
+        vec![top.to_owned()]
+    } else {
+        let of_version_1 = fs::read_dir(top).expect("cgroups").flatten();
+        of_version_1
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect()
+    };
+    for hierarchy in hierarchies {
+        let cgroup = hierarchy.join(name);
         fs::create_dir_all(&cgroup).unwrap_or_else(|error| panic!("{}: {error}", cgroup.display()));
     }
 }

@@ -1,5 +1,5 @@
 //! Stores that something else has damaged: the daemon refuses them and says what to do, or gives the right answers. It
-//! never panics, never answers something else, and never changes the file that it refuses.
+//! never panics, never answers something else, and changes nothing of the records in the file that it refuses.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

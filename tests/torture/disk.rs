@@ -29,6 +29,8 @@ impl Kind {
 
     /// Whether the kernel and the tools of this machine have it; the answer says what is missing.
     pub(crate) fn missing(self) -> Option<String> {
+        // It lists a module only once it is loaded.
+        let _ = Command::new("modprobe").args(["--quiet", self.name()]).stderr(Stdio::null()).status();
         let kernel = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
         if !kernel.split_whitespace().any(|name| name == self.name()) {
             return Some(format!("the kernel has no {self}"));
