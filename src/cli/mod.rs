@@ -54,6 +54,12 @@ enum Command {
     /// Ask the running daemon whether it serves; exits with 0 if it does.
     Health,
     Containers(containers::Args),
+    /// Read a directory; for `containers`.
+    #[command(hide = true, name = crate::containers::LOOK)]
+    Look {
+        /// The directory.
+        root: PathBuf,
+    },
     /// Print the block that makes containerd use the daemon.
     ContainerdConfig(containerd::Args),
     /// Print completions for a shell.
@@ -80,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => config::run(&global, &command),
         Command::Health => health::run(&global),
         Command::Containers(args) => containers::run(&global, &args),
+        Command::Look { root } => ExitCode::from(crate::containers::look(&root)),
         Command::ContainerdConfig(args) => containerd::run(&global, &args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use probe::Health;
+pub use probe::{Health, LOOK, look};
 
 use crate::config::Repository;
 use crate::mountinfo;

@@ -1,14 +1,17 @@
 //! Whether what a container stands on still answers.
 
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use std::{fmt, fs, io, thread};
 
 use nix::errno::Errno;
 use serde::Serialize;
+
+/// The command that looks at one overlay.
+pub const LOOK: &str = "look";
+/// From one look at a process to the next.
+const POLL: Duration = Duration::from_millis(5);
 
 /// Whether the layers of a container answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,36 +48,61 @@ impl fmt::Display for Health {
     }
 }
 
-/// Looks at all of these overlays, each on a thread of its own. One that has not answered after `limit` hangs; its thread
-/// does, too.
+/// Looks at all of these overlays, each in a process of its own. One that has not answered after `limit` hangs.
+///
+/// Not in threads: a call that a dead server has taken cannot be interrupted, and a process does not end before its threads
+/// do. A process that hangs is killed and left behind; it ends as soon as the kernel lets it.
 pub(super) fn all(roots: &[PathBuf], limit: Duration) -> Vec<Health> {
     let deadline = Instant::now() + limit;
-    let answers: Vec<_> = roots.iter().map(|root| begin(root.clone())).collect();
-    let wait = |answer: Result<mpsc::Receiver<Health>, std::io::Error>| match answer {
-        Ok(answer) => answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap_or(Health::Hung),
+    let children: Vec<_> = roots.iter().map(|root| begin(root)).collect();
+    let wait = |child: io::Result<Child>| match child {
+        Ok(child) => wait(child, deadline),
         Err(error) => Health::Failed(error.to_string()),
     };
-    answers.into_iter().map(wait).collect()
+    children.into_iter().map(wait).collect()
 }
 
-fn begin(root: PathBuf) -> std::io::Result<mpsc::Receiver<Health>> {
-    let (send, answer) = mpsc::sync_channel(1);
-    thread::Builder::new().name("look".to_owned()).spawn(move || send.send(look(&root)))?;
-    Ok(answer)
+fn begin(root: &Path) -> io::Result<Child> {
+    let mut look = Command::new("/proc/self/exe");
+    look.arg(LOOK).arg(root).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
-/// Reads the root directory: overlayfs then opens it in every layer.
-fn look(root: &Path) -> Health {
-    let read = fs::read_dir(root).and_then(|mut entries| entries.try_for_each(|entry| entry.map(|_| ())));
-    match read {
-        Ok(()) => Health::Alive,
-        Err(error) => {
-            let errno = error.raw_os_error().map(Errno::from_raw);
-            let why = errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_lowercase());
+fn wait(mut child: Child, deadline: Instant) -> Health {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return health(status),
+            Ok(None) if Instant::now() < deadline => thread::sleep(POLL),
+            Ok(None) => {
+                // If it cannot be killed it has just ended.
+                let _ = child.kill();
+                return Health::Hung;
+            }
+            Err(error) => return Health::Failed(error.to_string()),
+        }
+    }
+}
+
+fn health(status: ExitStatus) -> Health {
+    match status.code() {
+        Some(0) => Health::Alive,
+        Some(code) => {
+            let errno = Errno::from_raw(code);
+            let why = errno.desc().to_lowercase();
             match errno {
-                Some(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ESTALE) => Health::Dead(why),
+                Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ESTALE => Health::Dead(why),
                 _ => Health::Failed(why),
             }
         }
+        None => Health::Failed(status.to_string()),
+    }
+}
+
+/// What the process does: it reads the root directory, which overlayfs then opens in every layer. The exit code is an
+/// errno(3).
+pub fn look(root: &Path) -> u8 {
+    let read = fs::read_dir(root).and_then(|mut entries| entries.try_for_each(|entry| entry.map(|_| ())));
+    match read {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().and_then(|errno| errno.try_into().ok()).unwrap_or(Errno::EIO as u8),
     }
 }

@@ -104,3 +104,10 @@ fn names_come_from_the_bundle() {
     assert_eq!(name(&root), None);
     assert_eq!(name(Path::new("/nonexistent/rootfs")), None);
 }
+
+#[test]
+fn a_look_says_what_is_wrong_as_a_number() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(look(directory.path()), 0);
+    assert_eq!(look(&directory.path().join("missing")), nix::errno::Errno::ENOENT as u8);
+}

@@ -41,7 +41,7 @@ fn a_layer_with_very_many_entries() {
         ("d0/gone".to_owned(), false),
         ("d1/gone".to_owned(), true),
         ("d10/gone".to_owned(), false),
-        (format!("d{last}/gone"), last % 10 != 0),
+        (format!("d{last}/gone"), !last.is_multiple_of(10)),
         ("d0/.wh.gone".to_owned(), false),
         (format!("d{last}/f{}", entries - 1), true),
     ] {
