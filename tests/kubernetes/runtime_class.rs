@@ -23,12 +23,14 @@ pub(crate) fn runtime_class(name: &str) -> Value {
 pub(crate) fn overlayfs_beside_our_default(stage: &mut Stage) {
     let ours = stage.publish("test/ours:1", &image("ours"));
     let theirs = stage.publish("test/theirs:1", &image("theirs"));
+    stage.publish("test/early:1", &image("early"));
     stage.site.registry.withhold_nothing();
-    // The pods of both use the image of the sandboxes. In place, containerd has no layers of it to unpack.
+    // Pulled without the annotation it is in place, as may be the image of the sandboxes, which the pods of both use:
+    // containerd has no layers of them to unpack.
     let class = json!({"runtimeClassName": "overlayfs"});
-    stage.apply(&[runtime_class("overlayfs"), stage.pod("early", "test/theirs:1", class.clone(), json!({}))]);
+    stage.apply(&[runtime_class("overlayfs"), stage.pod("early", "test/early:1", class.clone(), json!({}))]);
     let message = stage.wait_for_event("early", "not found");
-    println!("the sandbox image is in place only: {message}");
+    println!("an image is in place only: {message}");
     stage.unpack_sandbox_image();
     stage.kubectl(&["delete", "pod", "early"]).ok();
     stage.apply(&[
