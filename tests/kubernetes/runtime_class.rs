@@ -41,9 +41,9 @@ pub(crate) fn overlayfs_beside_our_default(stage: &mut Stage) {
         stage.wait_for_pod(name);
         assert_eq!(stage.exec(name, &["cat", "/data/file"]), name);
     }
-    // They share the lowest layer.
     assert_eq!(stage.site.registry.asked_for(&ours.layers[1].digest), 0);
-    assert_eq!(stage.site.asked_for(&theirs), [0, 1]);
+    // The lowest layer is that of the sandboxes' image, and may be there from before.
+    assert!(stage.site.asked_for(&theirs).contains(&1));
 }
 
 pub(crate) fn ours_beside_a_default_of_overlayfs(stage: &mut Stage) {
