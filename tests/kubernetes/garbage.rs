@@ -54,7 +54,13 @@ pub(crate) fn crictl_prunes_everything(stage: &mut Stage) {
         stage.wait_for_pod(name);
     }
     stage.delete_all();
-    stage.node.containerd.crictl(&["rmi", "--prune"]).ok();
+    let containerd = &stage.node.containerd;
+    // The containers of pods that are gone from the API may use their images for a moment yet.
+    let pruned = wait_until(LIMIT, || {
+        containerd.crictl(&["rmi", "--prune"]).ok();
+        containerd.crictl(&["images", "-q"]).ok().lines().count() == 1
+    });
+    assert!(pruned, "{}", containerd.crictl(&["images"]));
     nothing_but_pause(stage);
 }
 
