@@ -1,5 +1,6 @@
 //! `serve`: the whole life of the daemon.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::config::Config;
 use crate::logging::Level;
 use crate::repository::Repository;
 use crate::snapshotter::{Sites, Snapshotter};
-use crate::store::{OpenError, Store, way_back};
+use crate::store::{self, OpenError, Store, way_back};
 use crate::tree::{self, Tree};
 use crate::{logging, server};
 
@@ -30,7 +31,13 @@ enum Error {
     #[error(
         "{store} is missing, but there are directories of snapshots in {root}/snapshots, of which nothing is known without it; nothing was changed. {}", way_back(.root)
     )]
-    StoreLost { store: std::path::PathBuf, root: std::path::PathBuf },
+    StoreLost { store: PathBuf, root: PathBuf },
+    #[error(
+        "{store} knows nothing of the snapshot in {directory}, which was made after it: it is an older copy, and with it everything newer would be deleted; no snapshot was changed. Put the newest file back in its place. {}", way_back(.root)
+    )]
+    StoreOld { store: PathBuf, directory: PathBuf, root: PathBuf },
+    #[error(transparent)]
+    Query(#[from] store::Error),
 }
 
 pub(super) fn run(global: &Global) -> ExitCode {
@@ -55,6 +62,7 @@ fn needs_an_operator(error: &Error) -> bool {
         Error::Tree(tree::Error::Open { .. })
             | Error::Store(OpenError::Format { .. } | OpenError::Unreadable { .. })
             | Error::StoreLost { .. }
+            | Error::StoreOld { .. }
             | Error::Socket(server::SocketError::Occupied { .. } | server::SocketError::TooLong(_))
     )
 }
@@ -73,6 +81,7 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
     // The store is locked first: what follows is safe from a second process.
     let store = Store::open(&config.root)?;
     let tree = Tree::open(&config.root)?;
+    refuse_an_older_copy(&store, &tree)?;
     let sites = Sites::new(repositories(config, None)?);
     let (listener, address) = match server::inherited()? {
         Some(listener) => {
@@ -98,6 +107,21 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
     runtime.shutdown_background();
     tracing::info!("stopped");
     served
+}
+
+/// A clean-up with an older copy of the store would delete what containers have written since. Ids are reserved in the
+/// store before they are used, and each start reserves new ones: what was made after a copy of a stopped daemon's store
+/// has an id that the copy has not reserved.
+fn refuse_an_older_copy(store: &Store, tree: &Tree) -> Result<(), Error> {
+    let reserved = store.next_block()?;
+    match tree.ids()?.into_iter().max() {
+        Some(newest) if newest >= reserved => Err(Error::StoreOld {
+            store: Store::path(tree.root()),
+            directory: tree.snapshots().join(newest.to_string()),
+            root: tree.root().to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Reads the configuration again; a bad one changes nothing.

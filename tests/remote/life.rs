@@ -195,6 +195,31 @@ fn a_lost_or_damaged_store_is_refused_and_nothing_is_deleted() {
 }
 
 #[test]
+fn an_older_copy_of_the_store_is_refused_and_nothing_is_deleted() {
+    let Some(site) = Site::new(crate::support::Kind::Directory) else { return };
+    let mut daemon = Daemon::start(&site.settings());
+    daemon.client().committed("old", "");
+    daemon.stop(Signal::SIGTERM);
+    let (store, copy, newest) = (daemon.root().join("metadata.redb"), daemon.path("copy"), daemon.path("newest"));
+    fs::copy(&store, &copy).unwrap();
+    daemon.restart();
+    daemon.client().prepare("new", "old", &none()).unwrap();
+    daemon.stop(Signal::SIGTERM);
+    let ids = daemon.ids();
+    fs::rename(&store, &newest).unwrap();
+    fs::rename(&copy, &store).unwrap();
+    daemon.spawn();
+    assert_eq!(daemon.wait().code(), Some(78));
+    assert!(!daemon.lines(&["it is an older copy", "Put the newest file back"]).is_empty());
+    assert_eq!(daemon.ids(), ids);
+    fs::rename(&newest, &store).unwrap();
+    daemon.restart();
+    daemon.client().cleanup().unwrap();
+    assert_eq!(daemon.client().keys(), ["new", "old"]);
+    assert_eq!(daemon.ids(), ids);
+}
+
+#[test]
 fn the_daemon_mounts_nothing() {
     let Some(site) = Site::moody(crate::support::Kind::Cvmfs) else { return };
     let image = published(&site);
