@@ -1,17 +1,25 @@
 //! Layers on the disk: as a publisher leaves them, as containerd unpacks them, and as a mount shows them.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, lutimes, mknod};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
-use super::model::{AUFS, Entries, File, MARKER, OPAQUE, What, join};
+use super::model::{AUFS, Entries, File, MARKER, NOT_UTF8, OPAQUE, What, join};
 
 const CATALOGS: [&str; 2] = [".cvmfscatalog", ".cvmfsautocatalog"];
+
+/// Where a path of a layer is on the disk.
+pub(crate) fn place(root: &Path, path: &str) -> PathBuf {
+    let parts: Vec<&[u8]> = path.split(NOT_UTF8).map(str::as_bytes).collect();
+    root.join(OsString::from_vec(parts.join(&0xff)))
+}
 
 /// As a publisher leaves it: markers are files, and there are catalog files in the root and in some directories.
 pub(crate) fn write_published(to: &Path, root: &File) -> io::Result<()> {
@@ -41,7 +49,7 @@ pub(crate) fn write_local(to: &Path, root: &File, below: Option<&File>) -> io::R
         let below = below.filter(|_| !opaque);
         let deleted: Vec<&str> = markers.iter().filter(|m| !m.starts_with(AUFS)).map(|m| &m[MARKER.len()..]).collect();
         for (name, file) in own.filter(|(name, _)| !name.starts_with(MARKER)) {
-            let path = to.join(name);
+            let path = place(to, name);
             let below = below.filter(|_| !deleted.contains(&&**name)).and_then(|below| below.get(name));
             if file.entries().is_some() {
                 fs::create_dir(&path)?;
@@ -57,7 +65,7 @@ pub(crate) fn write_local(to: &Path, root: &File, below: Option<&File>) -> io::R
         for name in deleted {
             let hides = below.is_some_and(|below| below.contains_key(name));
             if hides && !dir.entries().is_some_and(|own| own.contains_key(name)) {
-                mknod(&to.join(name), SFlag::S_IFCHR, Mode::empty(), 0)?;
+                mknod(&place(to, name), SFlag::S_IFCHR, Mode::empty(), 0)?;
             }
         }
         if opaque {
@@ -74,7 +82,7 @@ pub(crate) fn write(path: &Path, file: &File) -> io::Result<()> {
         What::Dir(entries) => {
             fs::create_dir_all(path)?;
             for (name, file) in entries {
-                write(&path.join(name), file)?;
+                write(&place(path, name), file)?;
             }
         }
         What::Regular(content) => fs::write(path, content)?,
@@ -102,7 +110,7 @@ pub(crate) fn read(path: &Path) -> Result<File, String> {
 }
 
 fn read_below(root: &Path, at: &str) -> Result<File, String> {
-    let path = root.join(at);
+    let path = place(root, at);
     let told = |error: io::Error| format!("{at:?}: {error}");
     let metadata = path.symlink_metadata().map_err(|error| format!("{at:?} is listed, but: {error}"))?;
     let kind = metadata.file_type();

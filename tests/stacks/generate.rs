@@ -1,11 +1,11 @@
 //! Random layers: few names, so that layers meet; whatever a layer may hold, so that they meet in all ways.
 
-use super::model::{AUFS, Entries, File, Layer, MARKER, OPAQUE, What, join};
+use super::model::{AUFS, Entries, File, INVALID, Layer, MARKER, NOT_UTF8, OPAQUE, What, join};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// Names that mean something elsewhere: in mount options, in a log, as a marker.
-const ODD_NAMES: [&str; 9] =
-    ["new\nline", "com,ma", "co:lon", "back\\slash", "...", "..a", ".wh", " ", "\u{202e}\u{7f}"];
+const ODD_NAMES: [&str; 10] =
+    ["new\nline", "com,ma", "co:lon", "back\\slash", "...", "..a", ".wh", " ", "\u{202e}\u{7f}", NOT_UTF8];
 /// The longest name that a marker can delete.
 const LONG_NAME: usize = 255 - MARKER.len();
 const DIR_MODES: [u32; 8] = [0o755, 0o755, 0o755, 0o700, 0o1777, 0o2755, 0o500, 0];
@@ -57,8 +57,10 @@ pub(crate) fn layers(random: &mut Random) -> Vec<Layer> {
             15..22 => File { mode: 0o755, uid: 0, gid: 0, mtime: 1, what: What::Dir(Entries::new()) },
             _ => root(random, published, &known),
         };
-        // The kernel does not honour the attribute for "opaque" on the root of a layer, and containerd cannot help it.
-        let published = published || root.entries().is_some_and(|entries| entries.contains_key(OPAQUE));
+        // The kernel does not honour the attribute for "opaque" on the root of a layer, and containerd cannot help it; nor
+        // does it unpack what no layer may say.
+        let is_opaque = root.entries().is_some_and(|entries| entries.contains_key(OPAQUE));
+        let published = published || is_opaque || !root.is_valid();
         known.extend(root.paths().into_iter().filter(|path| !path.contains(MARKER)));
         layers.push(Layer { published, root });
     }
@@ -81,10 +83,12 @@ fn marker(random: &mut Random, root: &mut File, published: bool, known: &[String
     let empty = File { mode: 0o644, uid: 0, gid: 0, mtime: 1, what: What::Regular(String::new()) };
     match random.below(100) {
         0..50 => {
-            // Of a name that a lower layer has, that this one has, or that none has.
+            // Of a name that a lower layer has, that this one has, or that none has; or in what a lower layer has, which
+            // may be a link.
             let own = root.paths();
-            let path = match random.below(3) {
+            let path = match random.below(4) {
                 0 if !own.is_empty() => random.pick(&own).clone(),
+                1 => join(&path(random, known), &name(random)),
                 _ => path(random, known),
             };
             let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
@@ -92,7 +96,11 @@ fn marker(random: &mut Random, root: &mut File, published: bool, known: &[String
                 put(random, root, known, Some(join(dir, &format!("{MARKER}{name}"))), empty);
             }
         }
-        50..85 => {
+        50..51 => {
+            let marker = join(&path(random, known), random.pick::<&str>(&INVALID));
+            put(random, root, known, Some(marker), empty);
+        }
+        51..85 => {
             let dir = path(random, known);
             let dir = if published && random.chance(8) { String::new() } else { dir };
             put(random, root, known, Some(join(&dir, OPAQUE)), empty);

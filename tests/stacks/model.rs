@@ -10,6 +10,11 @@ pub(crate) const OPAQUE: &str = ".wh..wh..opq";
 /// The prefix of aufs' own names, which hide nothing.
 pub(crate) const AUFS: &str = ".wh..wh.";
 
+/// Markers that no layer may have: they would delete the directory itself, or its parent.
+pub(crate) const INVALID: [&str; 3] = [".wh.", ".wh..", ".wh..."];
+/// Stands for the byte 255, which is nowhere in UTF-8: names are read lossily, which turns the one into the other.
+pub(crate) const NOT_UTF8: &str = "\u{fffd}";
+
 /// The entries of a directory.
 pub(crate) type Entries = BTreeMap<String, File>;
 
@@ -77,6 +82,11 @@ impl File {
         let mut found = Vec::new();
         walk(self, "", &mut found);
         found
+    }
+
+    /// Whether it holds no marker that no layer may have.
+    pub(crate) fn is_valid(&self) -> bool {
+        !self.paths().iter().any(|path| path.rsplit('/').next().is_some_and(|name| INVALID.contains(&name)))
     }
 
     /// Without markers, and without what is in them.

@@ -106,11 +106,15 @@ impl Case<'_, '_> {
             }
         }
         let mut target = String::new();
-        for number in 0..layers.len() {
+        // At this one the pull ends: containerd refuses it, too.
+        let invalid = layers.iter().position(|layer| !layer.root.is_valid());
+        for number in 0..invalid.map_or(layers.len(), |number| number + 1) {
             target = hash(&format!("{target} {}", digests[number]));
             self.extract(layers, number, &digests, &format!("sha256:{target}"))?;
         }
-        let expected = merged(layers).expect("at least one layer");
+        let Some(expected) = merged(&layers[..invalid.unwrap_or(layers.len())]) else {
+            return Ok(Outcome { in_place: 0 });
+        };
         self.view(&expected)?;
         self.container(expected)?;
         Ok(Outcome { in_place: self.in_place })
@@ -140,8 +144,8 @@ impl Case<'_, '_> {
         let what = format!("the Prepare of layer {number}");
         match self.player.client.prepare(New { key: &key, parent: &parent, labels: labels.clone() }) {
             Err(status) if status.code() == Code::AlreadyExists => {
-                if !layers[number].published {
-                    return Err(format!("{what}: it is nowhere, but {status}"));
+                if !layers[number].published || !layers[number].root.is_valid() {
+                    return Err(format!("{what}: it is nowhere, or says what no layer may say, but {status}"));
                 }
                 self.in_place += 1;
                 // As containerd's metadata store looks it up.
@@ -153,6 +157,9 @@ impl Case<'_, '_> {
                 Ok(())
             }
             Err(status) => Err(refused(&what, &status)),
+            Ok(_) if !layers[number].root.is_valid() => {
+                self.player.client.remove(&key).map_err(|status| refused("Remove", &status))
+            }
             Ok(mount) => {
                 let below = merged(&layers[..number]);
                 self.unpack(&mount, &layers[number].root, below.as_ref())
@@ -172,7 +179,7 @@ impl Case<'_, '_> {
             let bare = merged(&[Layer { published: false, root: root.clone() }]).expect("one layer");
             let What::Dir(entries) = bare.what else { return Err("a root that is no directory".into()) };
             for (name, file) in &entries {
-                disk::write(&Path::new(&mount.source).join(name), file).map_err(told)?;
+                disk::write(&disk::place(Path::new(&mount.source), name), file).map_err(told)?;
             }
             return Ok(());
         }
@@ -212,7 +219,7 @@ impl Case<'_, '_> {
             // Unless it was in one that has been replaced.
             if let Some(dir) = expected.at_mut(&path) {
                 *dir = new_dir();
-                let path = mounted.0.join(&path);
+                let path = disk::place(&mounted.0, &path);
                 let replaced = fs::remove_dir_all(&path).and_then(|()| disk::write(&path, dir));
                 replaced.map_err(|error| format!("{} is replaced: {error}", path.display()))?;
             }
