@@ -14,7 +14,8 @@ use nix::unistd::{Gid, Uid};
 use super::archive::{Entry, Input, Kind, ReadError, TarReader};
 use super::blob::LayerStream;
 use super::error::{LayerError, quote};
-use super::place::{Attributes, Name, PlaceError, Root, XattrLost};
+use super::name::Name;
+use super::place::{Attributes, PlaceError, Root, XattrLost};
 
 impl Input for LayerStream<'_> {}
 impl Input for &mut LayerStream<'_> {}

@@ -43,6 +43,8 @@ mod archive;
 mod blob;
 mod error;
 mod image;
+mod name;
+mod pax;
 mod place;
 mod progress;
 mod source;
