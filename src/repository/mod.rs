@@ -24,7 +24,8 @@ pub use state::{State, Trouble};
 use crate::digest::Digest;
 use worker::{Progress, Stuck, Worker};
 
-/// From one request that waits for an automount to the next.
+/// After an automount that came to nothing, how long no request waits for another one: a pull has many requests, and each
+/// would wait as long for a server that is away.
 const BETWEEN_MOUNTS: Duration = Duration::from_secs(120);
 
 /// More identities than this are not remembered; an image has at most 127 layers.
@@ -79,8 +80,8 @@ struct Attached {
     worker: Arc<Worker>,
     /// The mount that it hangs in, if it does.
     hangs_in: Option<Option<String>>,
-    /// When a request last waited for an automount.
-    waited_for_mount: Option<Instant>,
+    /// When a request last waited for an automount in vain.
+    mount_failed: Option<Instant>,
 }
 
 /// Identities found in one revision.
@@ -118,7 +119,7 @@ impl Repository {
     /// A repository; nothing is asked of it yet.
     pub fn new(name: String, path: PathBuf, kind: Kind, verify: Verify, limits: Limits) -> std::io::Result<Self> {
         let worker =
-            Mutex::new(Attached { worker: Arc::new(Worker::start(&name)?), hangs_in: None, waited_for_mount: None });
+            Mutex::new(Attached { worker: Arc::new(Worker::start(&name)?), hangs_in: None, mount_failed: None });
         let state = Mutex::new(State::Unknown);
         Ok(Self { name, path, kind, verify, limits, worker, state, identities: Arc::default() })
     }
@@ -187,13 +188,17 @@ impl Repository {
         if result.is_err() && self.is_mounted_anew() {
             result = self.worker().call(limit, deadline, job());
         }
-        // An automounter takes an idle repository away again, and then any request is a first one.
-        if result.is_err()
-            && limit < self.limits.first_mount
-            && mounted::is_automount(&self.path)
-            && self.may_wait_for_mount()
-        {
-            result = self.worker().call(self.limits.first_mount, deadline, job());
+        if result.is_err() && limit < self.limits.first_mount {
+            // An automounter takes an idle repository away again, and then any request is a first one.
+            if mounted::is_automount(&self.path) {
+                if self.may_wait_for_mount() {
+                    result = self.worker().call(self.limits.first_mount, deadline, job());
+                    self.attached().mount_failed = (!matches!(result, Ok(Ok(_)))).then(Instant::now);
+                }
+            } else if self.worker().is_free() {
+                // It got on just now; most likely it has been mounted.
+                result = self.worker().call(limit, deadline, job());
+            }
         }
         if result.is_ok() {
             self.attached().hangs_in = None;
@@ -213,16 +218,8 @@ impl Repository {
         root.open(&layer_path(layer), flags).map_err(|e| Trouble::of("open layerfs", e))
     }
 
-    /// Whether a request may wait for an automount now: not if one did a short while ago, since a pull has many requests,
-    /// and each would wait as long for a server that is away.
     fn may_wait_for_mount(&self) -> bool {
-        let mut attached = self.attached();
-        let now = Instant::now();
-        let wait = attached.waited_for_mount.is_none_or(|at| now.duration_since(at) > BETWEEN_MOUNTS);
-        if wait {
-            attached.waited_for_mount = Some(now);
-        }
-        wait
+        self.attached().mount_failed.is_none_or(|at| at.elapsed() > BETWEEN_MOUNTS)
     }
 
     fn attached(&self) -> std::sync::MutexGuard<'_, Attached> {

@@ -60,6 +60,11 @@ impl Worker {
         Ok(Self { jobs: Mutex::new(jobs), progress })
     }
 
+    /// Whether no job is running.
+    pub(super) fn is_free(&self) -> bool {
+        self.progress.stalled().is_none()
+    }
+
     /// Runs the job on the thread and waits for its result, as long as the thread gets on: at most `limit` for a step,
     /// and all in all until `deadline`, but for one step in any case.
     pub(super) fn call<T: Send + 'static>(

@@ -228,10 +228,15 @@ fn spawn(backing: &Path, mountpoint: &Path, options: &Options, control: &Path) -
     command.process_group(0).stdin(Stdio::piped()).spawn().unwrap()
 }
 
-/// The mock is an example of this package: `target/debug/examples/`, beside the `deps/` of this test.
+/// The stand-in for a CernVM-FS client.
 pub fn program() -> PathBuf {
+    example("mock-cvmfs")
+}
+
+/// An example of this package: it is in `target/debug/examples/`, beside the `deps/` of this test.
+pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("examples/mock-cvmfs");
-    assert!(program.exists(), "{} is missing: cargo build --example mock-cvmfs", program.display());
+    let program = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(program.exists(), "{} is missing: cargo build --example {name}", program.display());
     program
 }

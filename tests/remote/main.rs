@@ -25,6 +25,7 @@ macro_rules! on_both {
     )*};
 }
 
+mod automount;
 mod chain_ids;
 mod decisions;
 mod derived;

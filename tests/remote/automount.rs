@@ -1,0 +1,106 @@
+//! A repository behind an automounter that takes longer than a probe may.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use containerd_snapshots::tonic::Code;
+use nix::mount::{MntFlags, umount2};
+
+use super::{none, pull_in_place, top};
+use crate::mock_support;
+use crate::support::{Daemon, Image, Kind, Layer, Namespace, Settings, Site, Style};
+
+/// The settings of these tests give a probe one second and a mount eight.
+const SECONDS: &str = "2.5";
+
+struct Automount {
+    child: Child,
+    path: PathBuf,
+}
+
+impl Automount {
+    /// `None` where the kernel has no autofs.
+    fn start(site: &Site, source: &str) -> Option<Self> {
+        let path = site.beside("automounted");
+        std::fs::create_dir(&path).unwrap();
+        let mut command = Command::new(mock_support::example("automounter"));
+        command.arg(&path).arg(site.beside(source)).arg(SECONDS);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            child.wait().unwrap();
+            mock_support::skip::skip("autofs cannot be mounted here");
+            return None;
+        }
+        Some(Self { child, path })
+    }
+
+    fn settings(&self) -> Settings {
+        let entry = ("main".to_owned(), self.path.clone(), "directory", String::new());
+        Settings { repositories: vec![entry], probe: "1s", ..Settings::default() }
+    }
+
+    /// As an automounter does when nobody has used it for a while.
+    fn expire(&self) {
+        umount2(&self.path, MntFlags::empty()).unwrap();
+    }
+}
+
+impl Drop for Automount {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn every_mount_is_waited_for() {
+    let Some(site) = Site::new(Kind::Directory) else { return };
+    let layers = ["a", "b"].map(|name| Layer::new(name, &[(name, name)]));
+    layers.iter().for_each(|layer| site.publish(layer));
+    let Some(automount) = Automount::start(&site, "backing") else { return };
+    let image = Image::new("i", &[&layers[0], &layers[1]]);
+    let daemon = Daemon::start(&automount.settings());
+    let pulled = pull_in_place(&daemon.client(), &image);
+    // Not only once in a while.
+    for round in 0..2 {
+        automount.expire();
+        // Nor only by one of those who come at the same time.
+        std::thread::scope(|scope| {
+            for number in 0..3 {
+                let (daemon, pulled) = (&daemon, &pulled);
+                scope.spawn(move || {
+                    daemon.client().prepare(&format!("{round} {number}"), top(pulled), &none()).unwrap()
+                });
+            }
+        });
+    }
+    let late = Layer::new("late", &[("late", "late")]);
+    site.publish(&late);
+    automount.expire();
+    pull_in_place(&daemon.client(), &Image::new("late", &[&late]));
+}
+
+#[test]
+fn a_mount_that_fails_is_told_and_the_next_one_is_used() {
+    let Some(site) = Site::new(Kind::Directory) else { return };
+    let layer = Layer::new("a", &[("a", "a")]);
+    site.publish(&layer);
+    let Some(automount) = Automount::start(&site, "later") else { return };
+    let image = Image::new("i", &[&layer]);
+    let daemon = Daemon::start(&automount.settings());
+    let client = daemon.client();
+    let pulled = Namespace::new(&client, "default", Style::New).pull(&image);
+    assert!(!pulled[0].in_place, "{pulled:?}");
+    std::fs::rename(site.backing(), site.beside("later")).unwrap();
+    let pulled = loop {
+        let pulled = Namespace::new(&client, "other", Style::New).pull(&image);
+        if pulled[0].in_place {
+            break pulled;
+        }
+        client.remove(top(&pulled)).unwrap();
+    };
+    assert_eq!(client.prepare("k", top(&pulled), &none()).map(|_| ()).map_err(|e| e.code()), Ok::<(), Code>(()));
+}
