@@ -17,7 +17,7 @@ use crate::filter::Filters;
 use crate::label::{self, Labels};
 use crate::snapshotter::{Error, Snapshotter};
 use crate::stack::Mount;
-use crate::store::{Encoded, Kind, Snapshot};
+use crate::store::{Kind, Rows, Snapshot};
 use crate::{store, tree};
 
 /// Requests that may wait for a repository, at one time. tokio has 512 threads for blocking work; the rest of them stays
@@ -142,7 +142,7 @@ fn info(snapshot: Snapshot) -> Info {
 /// The result of a listing: taken as a whole first, so that a slow reader holds nothing back.
 pub enum Listing {
     /// Everything; decoded one by one, so that a long listing stays small.
-    All(std::vec::IntoIter<Encoded>),
+    All(Rows),
     /// What a filter matched.
     Some(std::vec::IntoIter<Snapshot>),
 }
@@ -153,10 +153,7 @@ impl Iterator for Listing {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
-            Self::All(encoded) => {
-                let decoded = encoded.next()?.decode();
-                Some(decoded.map(info).map_err(|error| status(&error.into())))
-            }
+            Self::All(rows) => Some(rows.next()?.map(info).map_err(|error| status(&error.into()))),
             Self::Some(snapshots) => snapshots.next().map(|snapshot| Ok(info(snapshot))),
         }
     }
@@ -232,7 +229,7 @@ impl containerd_snapshots::Snapshotter for Service {
         let filters = Filters::parse(&filters).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let listing = self.run("List", String::new(), move |s, _| {
             Ok(match filters.is_empty() {
-                true => Listing::All(s.all()?.into_iter()),
+                true => Listing::All(s.all()?),
                 false => Listing::Some(s.select(&filters)?.into_iter()),
             })
         });

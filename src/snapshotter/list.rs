@@ -3,7 +3,7 @@
 use super::{Error, Snapshotter};
 use crate::filter::{Fields, Filters, IndexKey};
 use crate::label;
-use crate::store::{Encoded, Lookup, Snapshot};
+use crate::store::{Lookup, Rows, Snapshot};
 
 impl Fields for Snapshot {
     fn name(&self) -> &str {
@@ -25,7 +25,7 @@ impl Fields for Snapshot {
 
 impl Snapshotter {
     /// All snapshots, not decoded yet.
-    pub fn all(&self) -> Result<Vec<Encoded>, Error> {
+    pub fn all(&self) -> Result<Rows, Error> {
         Ok(self.store.read()?.all()?)
     }
 
@@ -42,7 +42,7 @@ impl Snapshotter {
         drop(reader);
         let mut matching = Vec::new();
         for candidate in candidates {
-            let snapshot = candidate.decode()?;
+            let snapshot = candidate?;
             if filters.matches(&snapshot) {
                 matching.push(snapshot);
             }

@@ -29,6 +29,7 @@ mod error;
 mod ids;
 mod read;
 mod record;
+mod rows;
 mod tables;
 mod write;
 
@@ -40,8 +41,9 @@ use std::sync::{PoisonError, RwLock};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
 pub use error::{Error, OpenError, way_back};
-pub use read::{Encoded, Lookup, Reader};
+pub use read::{Lookup, Reader};
 pub use record::{Content, Kind, Snapshot, Usage};
+pub use rows::Rows;
 pub use write::{Created, New, Removed, What};
 
 use ids::Ids;

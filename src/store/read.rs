@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
 use super::record::Snapshot;
+use super::rows::Rows;
 use super::tables::{CHILDREN, LAYERS, NAMES, NO_PARENT, PLANS, SNAPSHOTS, TARGETS};
 use super::{Content, Error, Kind, StoredPlan};
 use crate::digest::Digest;
@@ -24,19 +25,6 @@ pub enum Lookup {
     Parent(String),
     /// Those whose label `containerd.io/snapshot.ref` has this value.
     Target(String),
-}
-
-/// A snapshot that is not decoded yet, so that a long listing is small.
-pub struct Encoded {
-    name: String,
-    bytes: Vec<u8>,
-}
-
-impl Encoded {
-    /// The snapshot.
-    pub fn decode(&self) -> Result<Snapshot, Error> {
-        Snapshot::decode(&self.name, &self.bytes)
-    }
 }
 
 impl Reader {
@@ -104,31 +92,31 @@ impl Reader {
     }
 
     /// All snapshots in the order of their names.
-    pub fn all(&self) -> Result<Vec<Encoded>, Error> {
-        self.snapshots
-            .iter()?
-            .map(|row| {
-                let (name, bytes) = row?;
-                Ok(Encoded { name: name.value().to_owned(), bytes: bytes.value().to_owned() })
-            })
-            .collect()
+    pub fn all(&self) -> Result<Rows, Error> {
+        let mut rows = Rows::default();
+        for row in self.snapshots.iter()? {
+            let (name, record) = row?;
+            rows.push(name.value(), record.value());
+        }
+        Ok(rows)
     }
 
     /// The snapshots that any of the `lookups` is about, each once, in the order of their ids.
-    pub fn lookup(&self, lookups: &[Lookup]) -> Result<Vec<Encoded>, Error> {
+    pub fn lookup(&self, lookups: &[Lookup]) -> Result<Rows, Error> {
         let mut ids = BTreeSet::new();
         for lookup in lookups {
             self.ids(lookup, &mut ids)?;
         }
         let names = self.transaction.open_table(NAMES)?;
-        ids.into_iter()
-            .map(|id| {
-                let name = name_of(&names, id)?;
-                let bytes = self.snapshots.get(name.as_str())?.map(|guard| guard.value().to_owned());
-                let bytes = bytes.ok_or_else(|| Error::Damaged(name.clone()))?;
-                Ok(Encoded { name, bytes })
-            })
-            .collect()
+        let mut rows = Rows::default();
+        for id in ids {
+            let name = name_of(&names, id)?;
+            match self.snapshots.get(name.as_str())? {
+                Some(record) => rows.push(&name, record.value()),
+                None => return Err(Error::Damaged(name)),
+            }
+        }
+        Ok(rows)
     }
 
     fn ids(&self, lookup: &Lookup, ids: &mut BTreeSet<u64>) -> Result<(), Error> {

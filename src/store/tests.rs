@@ -48,7 +48,7 @@ impl Scratch {
 
     fn names(&self, lookups: &[Lookup]) -> Vec<String> {
         let found = self.store().read().unwrap().lookup(lookups).unwrap();
-        found.iter().map(|encoded| encoded.decode().unwrap().name).collect()
+        found.map(|snapshot| snapshot.unwrap().name).collect()
     }
 }
 

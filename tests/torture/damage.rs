@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cvmfs_snapshotter::digest::Digest;
 use cvmfs_snapshotter::label::{Labels, TARGET};
-use cvmfs_snapshotter::store::{Encoded, Lookup, New, OpenError, Snapshot, Store, StoredPlan, Usage, What};
+use cvmfs_snapshotter::store::{Lookup, New, OpenError, Snapshot, Store, StoredPlan, Usage, What};
 
 use crate::{seed, setting};
 
@@ -58,14 +58,13 @@ fn fill(root: &Path, random: &mut fastrand::Rng) -> Store {
 /// Everything that the store can be asked.
 fn answers(store: &Store) -> Result<Vec<String>, cvmfs_snapshotter::store::Error> {
     let reader = store.read()?;
-    let all = reader.all()?.iter().map(Encoded::decode).collect::<Result<Vec<Snapshot>, _>>()?;
+    let all = reader.all()?.collect::<Result<Vec<Snapshot>, _>>()?;
     let mut answers = vec![format!("{all:?}")];
     let parents: BTreeSet<&str> = all.iter().map(|snapshot| snapshot.parent.as_str()).collect();
     let targets = all.iter().filter_map(Snapshot::target).map(|target| Lookup::Target(target.to_owned()));
     let lookups = parents.into_iter().map(|parent| Lookup::Parent(parent.to_owned())).chain(targets);
     for lookup in lookups {
-        let found = reader.lookup(std::slice::from_ref(&lookup))?;
-        let found = found.iter().map(Encoded::decode).collect::<Result<Vec<_>, _>>()?;
+        let found = reader.lookup(std::slice::from_ref(&lookup))?.collect::<Result<Vec<_>, _>>()?;
         answers.push(format!("{lookup:?} {found:?}"));
     }
     for snapshot in &all {
