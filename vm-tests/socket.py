@@ -10,7 +10,7 @@ with subtest("the first request starts the service"):
     machine.succeed("systemctl stop containerd.service cvmfs-snapshotter.service")
     machine.require_unit_state("cvmfs-snapshotter.socket")
     machine.require_unit_state("cvmfs-snapshotter.service", "inactive")
-    machine.succeed("cvmfs-snapshotter health")
+    machine.succeed("cvmfs-snapshotter health --timeout 1m")
     machine.wait_for_unit("cvmfs-snapshotter.service")
 
 with subtest("so does the first use by containerd"):
@@ -29,7 +29,7 @@ with subtest("a stop leaves the socket where it was"):
     machine.succeed("cvmfs-snapshotter health")
 
 with subtest("nobody is refused while the service restarts"):
-    machine.succeed("systemctl kill --signal=KILL cvmfs-snapshotter.service", "cvmfs-snapshotter health")
+    machine.succeed("systemctl kill --signal=KILL cvmfs-snapshotter.service", "cvmfs-snapshotter health --timeout 1m")
 
 with subtest("containerd stops before the snapshotter, and the snapshotter before its socket"):
     for earlier, later in [

@@ -1,10 +1,21 @@
 //! `health`.
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use humantime_serde::re::humantime::parse_duration;
 
 use super::{EXIT_CONFIG, Global, fail};
 
-pub(super) fn run(global: &Global) -> ExitCode {
+/// Ask the running daemon whether it serves; exits with 0 if it does.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// How long to wait for the answer. A service that the socket has to start first may need longer.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+pub(super) fn run(global: &Global, args: &Args) -> ExitCode {
     let config = match global.load() {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_CONFIG),
@@ -13,7 +24,7 @@ pub(super) fn run(global: &Global) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
     };
-    match runtime.block_on(crate::server::health(&config.address)) {
+    match runtime.block_on(crate::server::health(&config.address, args.timeout)) {
         Ok(()) => {
             println!("{} serves", config.address.display());
             ExitCode::SUCCESS

@@ -51,8 +51,7 @@ enum Command {
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(config::Command),
-    /// Ask the running daemon whether it serves; exits with 0 if it does.
-    Health,
+    Health(health::Args),
     Containers(containers::Args),
     /// Read a directory; for `containers`.
     #[command(hide = true, name = crate::containers::LOOK)]
@@ -84,7 +83,7 @@ pub fn main() -> ExitCode {
     match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&global),
         Command::Config(command) => config::run(&global, &command),
-        Command::Health => health::run(&global),
+        Command::Health(args) => health::run(&global, &args),
         Command::Containers(args) => containers::run(&global, &args),
         Command::Look { root } => ExitCode::from(crate::containers::look(&root)),
         Command::ContainerdConfig(args) => containerd::run(&global, &args),

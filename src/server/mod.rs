@@ -25,7 +25,7 @@ use crate::snapshotter::Snapshotter;
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// Requests that are running at a stop are given this long; the longest is a Prepare that looks for markers.
 const DRAIN: Duration = Duration::from_secs(15);
-/// How long `health` waits for the answer.
+/// How long the daemon waits for its own answer.
 const HEALTH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Listens on the path; see [`SocketError`] for what is refused.
@@ -72,7 +72,7 @@ pub async fn serve(
     tokio::pin!(serving);
     let life = async {
         // Ready is what answers; a client that connected before is answered as well.
-        if let Err(why) = health(address).await {
+        if let Err(why) = health(address, HEALTH_LIMIT).await {
             tracing::warn!(why, "the daemon does not answer itself");
         }
         systemd::ready();
@@ -93,9 +93,9 @@ pub async fn serve(
     }
 }
 
-/// Asks the daemon on this socket whether it serves; the error says why not.
-pub async fn health(address: &Path) -> Result<(), String> {
-    let asked = tokio::time::timeout(HEALTH_LIMIT, async {
+/// Asks the daemon on this socket whether it serves, and waits for the answer until `limit`; the error says why not.
+pub async fn health(address: &Path, limit: Duration) -> Result<(), String> {
+    let asked = tokio::time::timeout(limit, async {
         let channel = connect(address).await.map_err(|e| format!("nobody answers: {e}"))?;
         let request = HealthCheckRequest { service: String::new() };
         let answer = HealthClient::new(channel).check(request).await;
@@ -105,8 +105,7 @@ pub async fn health(address: &Path) -> Result<(), String> {
             other => Err(format!("it does not serve now: {}", other.as_str_name())),
         }
     });
-    let limit = HEALTH_LIMIT.as_secs();
-    asked.await.unwrap_or_else(|_| Err(format!("no answer within {limit} s")))
+    asked.await.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
 }
 
 /// A connection to the daemon on this socket.

@@ -51,7 +51,7 @@ pub(super) async fn watchdog(address: &Path, snapshotter: &Arc<Snapshotter>) {
 }
 
 async fn check(address: &Path, snapshotter: Arc<Snapshotter>) -> Result<(), String> {
-    super::health(address).await?;
+    super::health(address, super::HEALTH_LIMIT).await?;
     let read = tokio::task::spawn_blocking(move || snapshotter.check()).await;
     read.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
