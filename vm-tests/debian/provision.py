@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 
 import qemu
+from network import Network
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
@@ -27,23 +28,25 @@ def root(base, tree, path, log):
     subprocess.run([HERE / "root", base, tree, path], check=True, stdout=log.file, stderr=log.file)
 
 
-def booted(base, tree, memory, network, disk, log):
-    """Makes a disk with the state of a machine that has booted for the first time; a copy of that of an earlier run,
-    if nothing has changed since."""
+def booted(base, tree, memory, names, log):
+    """A disk with the state of a machine that has booted for the first time: of an earlier run, if nothing has changed
+    since. `names` are those of all machines of its test."""
     tree = tree.resolve()
     cache = WORK / "machines" / "-".join(tree.relative_to(HERE / "rendered").parts)
-    stamp = key(base, tree, memory, network)
-    with (WORK / "lock").open("w") as lock:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    stamp = key(base, tree, memory, names)
+    # Somebody else may be at it.
+    with cache.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (cache / "stamp").exists() or (cache / "stamp").read_text() != stamp:
             shutil.rmtree(cache, ignore_errors=True)
-            cache.mkdir(parents=True)
-            boot(base, tree, memory, network, cache, log)
+            cache.mkdir()
+            boot(base, tree, memory, names, cache, log)
             (cache / "stamp").write_text(stamp)
-        shutil.copyfile(cache / "booted", disk)
+    return cache / "booted"
 
 
-def boot(base, tree, memory, network, cache, log):
+def boot(base, tree, memory, names, cache, log):
     with tempfile.TemporaryDirectory(prefix="root.", dir=WORK) as scratch:
         path = pathlib.Path(scratch) / "root"
         root(base, tree, path, log)
@@ -53,9 +56,9 @@ def boot(base, tree, memory, network, cache, log):
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", cache / "disk", cache / "booted"]
     subprocess.run(create, check=True)
     with tempfile.TemporaryDirectory(prefix="vm-") as folder:
-        machine = qemu.Qemu(
-            *(tree.name, pathlib.Path(folder), log, base, cache / "booted", memory, cache / "console"), network
-        )
+        folder = pathlib.Path(folder)
+        network = Network(folder, names) if len(names) > 1 else None
+        machine = qemu.Qemu(tree.name, folder, log, base, cache / "booted", memory, cache / "console", network)
         try:
             # Without asking again and again, which slows the boot down.
             machine.execute("systemctl is-system-running --wait")
@@ -66,13 +69,13 @@ def boot(base, tree, memory, network, cache, log):
             machine.release()
 
 
-def key(base, tree, memory, network):
+def key(base, tree, memory, names):
     """Tells apart all machines that could behave differently."""
     inputs = [base / "stamp", HERE / "root", HERE / "backdoor", HERE / "backdoor.service"]
     inputs += [TARGET / "debug/cvmfs-snapshotter", TARGET / "debug/examples/mock-cvmfs"]
     inputs += sorted((PROJECT / "build/tools").glob("*/stamp"))
     inputs += [path for folder in (PROJECT / "vm-tests/lib", tree) for path in sorted(folder.rglob("*"))]
-    digest = hashlib.sha256(f"{inspect.getsource(qemu)} {memory} {bool(network)}".encode())
+    digest = hashlib.sha256(f"{inspect.getsource(qemu)} {memory} {len(names) > 1}".encode())
     for path in inputs:
         digest.update(f"\0{path}\0".encode())
         if path.is_symlink():
