@@ -18,6 +18,7 @@ mod daemonset;
 mod deployment;
 mod garbage;
 mod images;
+mod migration;
 mod node;
 mod pods;
 mod runtime_class;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         test("a_user_namespace_fails_at_once", access::a_user_namespace_fails_at_once),
         test("overlayfs_beside_our_default", runtime_class::overlayfs_beside_our_default),
         test("ours_beside_a_default_of_overlayfs", runtime_class::ours_beside_a_default_of_overlayfs),
+        test("from_overlayfs_and_back", migration::from_overlayfs_and_back),
         test("the_snapshotter_as_a_daemon_set", daemonset::the_snapshotter_as_a_daemon_set),
         test("what_kubelet_counts", garbage::what_kubelet_counts),
         test("crictl_prunes_everything", garbage::crictl_prunes_everything),

@@ -21,6 +21,9 @@ use crate::site::Site;
 /// containerd collects garbage some moments after the last user of a snapshot is gone.
 const GARBAGE_LIMIT: Duration = Duration::from_secs(30);
 
+/// Where containerd finds what our program prints.
+const DROP_IN: &str = "conf.d/cvmfs-snapshotter.toml";
+
 /// kubelet's view of the machine. It writes its sockets and links to logs below /var, whatever its flags say, and sets
 /// the kernel's parameters: here it has a /var of its own, and files in place of the parameters.
 const KUBELET: &str = r#"
@@ -47,6 +50,8 @@ pub(crate) enum Default {
     Cvmfs,
     /// Those that ask for it.
     Overlayfs,
+    /// None: containerd is as it was before anybody has heard of us.
+    Nothing,
 }
 
 /// A node that runs.
@@ -74,12 +79,16 @@ impl Node {
         let folder = format!("containerd-{name}");
         let dir = sandbox.mkdir(&folder);
         fs::create_dir_all(dir.join("conf.d")).expect("a folder");
-        fs::write(dir.join("conf.d/cvmfs-snapshotter.toml"), printed(&daemon)).expect("a drop-in");
         let class = match default {
-            Default::Cvmfs => blocks_of("docs/kubernetes.md", "containerd: overlayfs on request"),
-            Default::Overlayfs => blocks_of("docs/kubernetes.md", "containerd: on request"),
+            Default::Cvmfs => Some("containerd: overlayfs on request"),
+            Default::Overlayfs => Some("containerd: on request"),
+            Default::Nothing => None,
         };
-        fs::write(dir.join("conf.d/runtime-class.toml"), class.concat()).expect("a drop-in");
+        if let Some(class) = class {
+            let class = blocks_of("docs/kubernetes.md", class).concat();
+            fs::write(dir.join("conf.d/runtime-class.toml"), class).expect("a drop-in");
+            fs::write(dir.join(DROP_IN), printed(&daemon)).expect("a drop-in");
+        }
         fs::create_dir_all(dir.join("cni")).expect("a folder");
         fs::write(dir.join("cni/tests.conflist"), network(&dir).to_string()).expect("the network");
         let config = containerd_config(&dir, &site.registry.reference("test/pause:1"));
@@ -102,6 +111,16 @@ impl Node {
     /// Its name, which is its address as well.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Tells containerd to use our snapshotter, from its next start on.
+    pub(crate) fn use_ours(&self) {
+        fs::write(self.containerd.dir().join(DROP_IN), printed(&self.daemon)).expect("a drop-in");
+    }
+
+    /// Takes that back.
+    pub(crate) fn use_overlayfs(&self) {
+        fs::remove_file(self.containerd.dir().join(DROP_IN)).expect("it was there");
     }
 
     /// What kubelet says of itself: the API server passes nothing on to an address of the loopback interface.

@@ -49,19 +49,20 @@ pub(crate) fn overlayfs_beside_our_default(stage: &mut Stage) {
 pub(crate) fn ours_beside_a_default_of_overlayfs(stage: &mut Stage) {
     let ours = stage.publish("test/ours:2", &image("ours"));
     let theirs = stage.publish("test/theirs:2", &image("theirs"));
+    let gated = stage.publish("test/gated:2", &image("gated"));
     stage.site.registry.withhold_nothing();
-    for layer in &ours.layers[1..] {
+    for layer in ours.layers[1..].iter().chain(&gated.layers[1..]) {
         stage.site.registry.withhold(&layer.digest);
     }
-    let node = Node::start(stage.sandbox, "127.0.0.2", &stage.cluster, &stage.site, Default::Overlayfs);
+    let mut node = Node::start(stage.sandbox, "127.0.0.2", &stage.cluster, &stage.site, Default::Overlayfs);
     let on_node = |mut pod: Value| {
-        pod["spec"]["nodeSelector"]["kubernetes.io/hostname"] = json!(node.name());
+        pod["spec"]["nodeSelector"]["kubernetes.io/hostname"] = json!("127.0.0.2");
         pod
     };
     let class = json!({"runtimeClassName": "cvmfs"});
     stage.apply(&[
         runtime_class("cvmfs"),
-        on_node(annotated(stage.pod("ours", "test/ours:2", class, json!({})), "cvmfs")),
+        on_node(annotated(stage.pod("ours", "test/ours:2", class.clone(), json!({})), "cvmfs")),
         on_node(stage.pod("theirs", "test/theirs:2", json!({}), json!({}))),
     ]);
     for name in ["ours", "theirs"] {
@@ -72,6 +73,13 @@ pub(crate) fn ours_beside_a_default_of_overlayfs(stage: &mut Stage) {
     assert_eq!(stage.site.registry.asked_for(&ours.layers[1].digest), 0);
     assert_eq!(stage.site.asked_for(&theirs), [0, 1]);
     assert!(node.in_place() >= 1);
+
+    // Without the annotation, by kubelet's word.
+    node.restart_kubelet(&json!({"featureGates": {"RuntimeClassInImageCriApi": true}}));
+    stage.apply(&[on_node(stage.pod("gated", "test/gated:2", class, json!({})))]);
+    stage.wait_for_pod("gated");
+    assert_eq!(stage.exec("gated", &["cat", "/data/file"]), "gated");
+    assert_eq!(stage.site.registry.asked_for(&gated.layers[1].digest), 0);
     stage.delete_all();
     drop(node);
     stage.cluster.kubectl(&["delete", "node", "127.0.0.2"]).ok();
