@@ -80,7 +80,7 @@ in
           };
           timeouts = {
             probe = limit "How long one step of a request to a repository may take (the daemon's default: 2s).";
-            first-mount = limit "How long the first answer of a repository, which may have to be mounted, may take (the daemon's default: 30s).";
+            first-mount = limit "How long the first answer of a repository may take, and one that waits for an automount (the daemon's default: 30s).";
             markers = limit "How long looking for the deletions of a layer may take within a pull (the daemon's default: 10s).";
           };
         };

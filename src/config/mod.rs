@@ -66,7 +66,7 @@ pub struct Timeouts {
     /// For one step of a request to a repository.
     #[serde(with = "humantime_serde")]
     pub probe: Duration,
-    /// For the first answer of a repository.
+    /// For the first answer of a repository, and for one that waits for an automount.
     #[serde(with = "humantime_serde")]
     pub first_mount: Duration,
     /// For finding the deleted files of a layer.

@@ -80,7 +80,7 @@ struct Attached {
     worker: Arc<Worker>,
     /// The mount that it hangs in, if it does.
     hangs_in: Option<Option<String>>,
-    /// When a request last waited for an automount in vain.
+    /// When an automount came to nothing, if none has worked since.
     mount_failed: Option<Instant>,
 }
 
@@ -174,31 +174,21 @@ impl Repository {
     ///
     /// `deadline`: when a repository that is slow, but gets on, is not waited for any more.
     pub fn ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Trouble> {
-        let limit = match self.state() {
-            State::Unknown => self.limits.first_mount,
-            State::Healthy | State::Troubled(_) => self.limits.probe,
-        };
         let questions: Arc<[Question]> = questions.into();
         let job = || {
             let (name, path, kind) = (self.name.clone(), self.path.clone(), self.kind);
             let (identities, questions) = (self.identities.clone(), questions.clone());
             move |progress: &Progress| answer(&name, &path, kind, &questions, &identities, progress)
         };
-        let mut result = self.worker().call(limit, deadline, job());
+        let soon = self.limits.probe / 4;
+        let mut result = self.worker().call(soon, || self.patience(), deadline, job());
         if result.is_err() && self.is_mounted_anew() {
-            result = self.worker().call(limit, deadline, job());
+            result = self.worker().call(soon, || self.patience(), deadline, job());
         }
-        if result.is_err() && limit < self.limits.first_mount {
-            // An automounter takes an idle repository away again, and then any request is a first one.
-            if mounted::is_automount(&self.path) {
-                if self.may_wait_for_mount() {
-                    result = self.worker().call(self.limits.first_mount, deadline, job());
-                    self.attached().mount_failed = (!matches!(result, Ok(Ok(_)))).then(Instant::now);
-                }
-            } else if self.worker().is_free() {
-                // It got on just now; most likely it has been mounted.
-                result = self.worker().call(limit, deadline, job());
-            }
+        if matches!(result, Ok(Ok(_))) {
+            self.attached().mount_failed = None;
+        } else if mounted::is_automount(&self.path) {
+            self.attached().mount_failed.get_or_insert_with(Instant::now);
         }
         if result.is_ok() {
             self.attached().hangs_in = None;
@@ -218,8 +208,24 @@ impl Repository {
         root.open(&layer_path(layer), flags).map_err(|e| Trouble::of("open layerfs", e))
     }
 
+    /// How long a step of a request may take that has not been answered at once.
+    fn patience(&self) -> Duration {
+        // An automounter takes an idle repository away again, and then any request is a first one. This is looked up here
+        // and not for each request: the table of mounts of a busy node is long.
+        let waits = self.state() == State::Unknown || (mounted::is_automount(&self.path) && self.may_wait_for_mount());
+        if !waits {
+            return self.limits.probe;
+        }
+        tracing::info!(repository = self.name, path = %self.path.display(), "waiting for its first answer, or for its mount");
+        self.limits.first_mount.max(self.limits.probe)
+    }
+
     fn may_wait_for_mount(&self) -> bool {
-        self.attached().mount_failed.is_none_or(|at| at.elapsed() > BETWEEN_MOUNTS)
+        let mut attached = self.attached();
+        if attached.mount_failed.is_some_and(|at| at.elapsed() > BETWEEN_MOUNTS) {
+            attached.mount_failed = None;
+        }
+        attached.mount_failed.is_none()
     }
 
     fn attached(&self) -> std::sync::MutexGuard<'_, Attached> {

@@ -60,21 +60,23 @@ impl Worker {
         Ok(Self { jobs: Mutex::new(jobs), progress })
     }
 
-    /// Whether no job is running.
-    pub(super) fn is_free(&self) -> bool {
-        self.progress.stalled().is_none()
-    }
-
-    /// Runs the job on the thread and waits for its result, as long as the thread gets on: at most `limit` for a step,
+    /// Runs the job on the thread and waits for its result, as long as the thread gets on: at most a limit for a step,
     /// and all in all until `deadline`, but for one step in any case.
+    ///
+    /// `limit` is asked for when a step takes longer than `soon`.
     pub(super) fn call<T: Send + 'static>(
         &self,
-        limit: Duration,
+        soon: Duration,
+        limit: impl FnOnce() -> Duration,
         deadline: Instant,
         job: impl FnOnce(&Progress) -> T + Send + 'static,
     ) -> Result<T, Stuck> {
-        if let Some(stalled) = self.progress.stalled().filter(|stalled| *stalled >= limit) {
-            return Err(Stuck(stalled));
+        let (mut limit_of, mut limit) = (Some(limit), soon);
+        if let Some(stalled) = self.progress.stalled().filter(|stalled| *stalled >= soon) {
+            limit = limit_of.take().map_or(limit, |limit| limit());
+            if stalled >= limit {
+                return Err(Stuck(stalled));
+            }
         }
         let (answer, result) = mpsc::sync_channel(1);
         let given_up = Arc::new(AtomicBool::new(false));
@@ -94,6 +96,10 @@ impl Worker {
             let end = deadline.max(started + limit);
             let left = end.saturating_duration_since(Instant::now()).min(limit.saturating_sub(stalled));
             if left.is_zero() {
+                if let Some(longer) = limit_of.take() {
+                    limit = longer();
+                    continue;
+                }
                 given_up.store(true, Ordering::Relaxed);
                 return Err(Stuck(stalled.max(started.elapsed())));
             }
@@ -121,47 +127,67 @@ mod tests {
     fn a_hung_job_is_reported_and_later_ones_are_answered_at_once() {
         let worker = Worker::start("test").unwrap();
         let (release, hang) = mpsc::channel::<()>();
-        let first = worker.call(LIMIT, later(), move |_| hang.recv());
+        let first = worker.call(LIMIT / 2, || LIMIT, later(), move |_| hang.recv());
         assert!(matches!(first, Err(Stuck(time)) if time >= LIMIT));
         let begin = Instant::now();
-        assert!(worker.call(LIMIT, later(), |_| ()).is_err());
+        assert!(worker.call(LIMIT / 2, || LIMIT, later(), |_| ()).is_err());
         assert!(begin.elapsed() < LIMIT / 2, "answered without waiting");
         release.send(()).unwrap();
         while worker.progress.stalled().is_some() {
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(worker.call(LIMIT, later(), |_| 7), Ok(7), "works again");
+        assert_eq!(worker.call(LIMIT / 2, || LIMIT, later(), |_| 7), Ok(7), "works again");
     }
 
     #[test]
     fn a_job_that_panics_does_not_take_the_thread_with_it() {
         let worker = Worker::start("test").unwrap();
-        let lost: Result<(), _> = worker.call(LIMIT * 100, later(), |_| panic!("on purpose"));
+        let lost: Result<(), _> = worker.call(LIMIT * 100 / 2, || LIMIT * 100, later(), |_| panic!("on purpose"));
         assert!(lost.is_err());
-        assert_eq!(worker.call(LIMIT * 100, later(), |_| 7), Ok(7));
+        assert_eq!(worker.call(LIMIT * 100 / 2, || LIMIT * 100, later(), |_| 7), Ok(7));
     }
 
     #[test]
     fn a_slow_job_may_take_longer_than_one_step() {
         let worker = Worker::start("test").unwrap();
-        let slow = worker.call(LIMIT, later(), |progress| {
-            for _ in 0..4 {
-                thread::sleep(LIMIT / 2);
-                progress.step();
-            }
-        });
+        let slow = worker.call(
+            LIMIT / 2,
+            || LIMIT,
+            later(),
+            |progress| {
+                for _ in 0..4 {
+                    thread::sleep(LIMIT / 2);
+                    progress.step();
+                }
+            },
+        );
         assert_eq!(slow, Ok(()));
+    }
+
+    #[test]
+    fn the_limit_is_asked_for_when_it_matters() {
+        let worker = Worker::start("test").unwrap();
+        assert_eq!(worker.call(LIMIT * 100, || unreachable!("it is quick"), later(), |_| 7), Ok(7));
+        let slow = |_: &Progress| thread::sleep(LIMIT * 2);
+        assert_eq!(worker.call(LIMIT / 2, || LIMIT * 100, later(), slow), Ok(()));
+        assert!(worker.call(LIMIT / 2, || LIMIT, later(), slow).is_err());
+        assert_eq!(worker.call(LIMIT / 2, || LIMIT * 100, later(), |_| 7), Ok(7), "the one before is waited for");
     }
 
     #[test]
     fn a_slow_job_is_not_waited_for_after_the_deadline() {
         let worker = Worker::start("test").unwrap();
-        let slow = worker.call(LIMIT, Instant::now() + LIMIT * 2, |progress| {
-            for _ in 0..40 {
-                thread::sleep(LIMIT / 2);
-                progress.step();
-            }
-        });
+        let slow = worker.call(
+            LIMIT / 2,
+            || LIMIT,
+            Instant::now() + LIMIT * 2,
+            |progress| {
+                for _ in 0..40 {
+                    thread::sleep(LIMIT / 2);
+                    progress.step();
+                }
+            },
+        );
         assert!(matches!(slow, Err(Stuck(time)) if time < LIMIT * 15), "{slow:?}");
     }
 
@@ -172,14 +198,14 @@ mod tests {
         let ran = Arc::new(AtomicBool::new(false));
         let seen = ran.clone();
         thread::scope(|scope| {
-            scope.spawn(|| worker.call(LIMIT, later(), move |_| hang.recv()));
+            scope.spawn(|| worker.call(LIMIT / 2, || LIMIT, later(), move |_| hang.recv()));
             while worker.progress.stalled().is_none() {
                 thread::yield_now();
             }
-            assert!(worker.call(LIMIT, later(), move |_| seen.store(true, Ordering::Relaxed)).is_err());
+            assert!(worker.call(LIMIT / 2, || LIMIT, later(), move |_| seen.store(true, Ordering::Relaxed)).is_err());
         });
         release.send(()).unwrap();
-        while worker.call(LIMIT, later(), |_| ()).is_err() {}
+        while worker.call(LIMIT / 2, || LIMIT, later(), |_| ()).is_err() {}
         assert!(!ran.load(Ordering::Relaxed));
     }
 }

@@ -23,7 +23,8 @@ use crate::snapshotter::Snapshotter;
 
 /// containerd's own limit for messages; tonic's default is 4 MiB.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
-/// Requests that are running at a stop are given this long; the longest is a Prepare that looks for markers.
+/// Requests that are running at a stop are given this long. A Prepare that looks for markers ends in time; one that waits
+/// for a slow automount is cut off, and containerd asks again.
 const DRAIN: Duration = Duration::from_secs(15);
 /// How long the daemon waits for its own answer.
 const HEALTH_LIMIT: Duration = Duration::from_secs(5);
