@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::logging::Level;
 use crate::repository::Repository;
 use crate::snapshotter::{Sites, Snapshotter};
-use crate::store::{self, OpenError, Store, way_back};
+use crate::store::{self, COPY, OpenError, Store, way_back};
 use crate::tree::{self, Tree};
 use crate::{logging, server};
 
@@ -29,11 +29,11 @@ enum Error {
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
     #[error(
-        "{store} is missing, but there are directories of snapshots in {root}/snapshots, of which nothing is known without it; nothing was changed. {}", way_back(.root)
+        "{store} is missing, but there are directories of snapshots in {root}/snapshots, of which nothing is known without it; nothing was changed. {} {}", COPY, way_back(.root)
     )]
     StoreLost { store: PathBuf, root: PathBuf },
     #[error(
-        "{store} knows nothing of the snapshot in {directory}, which was made after it: it is an older copy, and with it everything newer would be deleted; no snapshot was changed. Put the newest file back in its place. {}", way_back(.root)
+        "{store} knows nothing of the snapshot in {directory}, which was made after it: it is an older copy, and with it everything newer would be deleted; no snapshot was changed. Put the newest file back in its place. If it is lost: {}", way_back(.root)
     )]
     StoreOld { store: PathBuf, directory: PathBuf, root: PathBuf },
     #[error(transparent)]
@@ -111,7 +111,7 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
 
 /// A clean-up with an older copy of the store would delete what containers have written since. Ids are reserved in the
 /// store before they are used, and each start reserves new ones: what was made after a copy of a stopped daemon's store
-/// has an id that the copy has not reserved.
+/// has an id that the copy has not reserved. Of a copy that was made while it ran the last few ids cannot be told.
 fn refuse_an_older_copy(store: &Store, tree: &Tree) -> Result<(), Error> {
     let reserved = store.next_block()?;
     match tree.ids()?.into_iter().max() {

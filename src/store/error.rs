@@ -35,7 +35,7 @@ pub enum OpenError {
     },
     /// The content makes no sense.
     #[error(
-        "{path} cannot be read: {source}; the file is damaged and was left as it is. {}", way_back(.path.parent().unwrap_or(.path))
+        "{path} cannot be read: {source}; the file is damaged and was left as it is. {} {}", COPY, way_back(.path.parent().unwrap_or(.path))
     )]
     Unreadable {
         /// The file.
@@ -44,6 +44,9 @@ pub enum OpenError {
         source: Box<redb::Error>,
     },
 }
+
+/// How a copy of the store helps.
+pub const COPY: &str = "If nothing was pulled, run or removed since a copy of the file was made, put that copy in its place and start again. Otherwise:";
 
 /// How to go on without a store, step by step.
 ///
@@ -54,8 +57,7 @@ pub fn way_back(root: &Path) -> String {
     let root = root.components().collect::<PathBuf>();
     let root = root.display();
     format!(
-        "If nothing was pulled, run or removed since a copy of the file was made, put that copy in its place and start again. Otherwise: \
-         (1) stop kubelet, if there is one; \
+        "(1) stop kubelet, if there is one; \
          (2) `mv --no-target-directory '{root}' '{root}.lost'`: what containers have written is in {root}.lost/snapshots/*/fs then; \
          (3) start the snapshotter, which begins anew; \
          (4) have containerd forget the containers and images that used it, in each namespace of `nerdctl namespace ls` but k8s.io and moby \

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Ids reserved by one transaction; those left over at a crash or a restart are lost, which costs nothing.
-const BLOCK: u64 = 1024;
+/// Ids reserved by one transaction; those left over at a crash or a restart are lost, which costs nothing. Few, since a
+/// copy of the file that was made amid a block looks as if it knew all of its ids.
+const BLOCK: u64 = 16;
 
 /// The block of ids that may be given out without asking the file.
 #[derive(Debug, Default)]

@@ -40,7 +40,7 @@ use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
-pub use error::{Error, OpenError, way_back};
+pub use error::{COPY, Error, OpenError, way_back};
 pub use read::{Lookup, Reader};
 pub use record::{Content, Kind, Snapshot, Usage};
 pub use rows::Rows;

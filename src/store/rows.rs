@@ -5,8 +5,8 @@ use super::record::Snapshot;
 
 /// Snapshots one behind the other, decoded as they are taken out.
 ///
-/// A listing of 100 000 snapshots has some hundred MB. All of it lies in two pieces of memory, so that nothing of it stays
-/// with the process, as it does when small pieces were mixed with those of other requests.
+/// A listing of 100 000 snapshots has some hundred MB. It lies in few pieces of memory, which the system gets back as they
+/// are freed; of many small ones, mixed with those of other requests, most would stay with the process.
 #[derive(Debug, Default)]
 pub struct Rows {
     names: String,
