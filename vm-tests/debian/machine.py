@@ -26,12 +26,13 @@ def retry(check, timeout, what):
 def die_with_parent():
     """Runs in the child: whatever kills the driver, kills the machine too."""
     os.setpgid(0, 0)
-    os.nice(1)
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 class Machine:
     """What is the same for all kinds of machine. A kind has `command`, which starts it and has it connect to a socket."""
+
+    nice = 1
 
     def __init__(self, name, folder, log):
         """Sockets are made in `folder`."""
@@ -59,6 +60,7 @@ class Machine:
 
     def prepare_process(self):
         die_with_parent()
+        os.nice(self.nice)
 
     def accept(self, listener):
         """Waits for the machine to connect, as long as it runs."""

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 
 import qemu
+from machine import die_with_parent
 from network import Network
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -25,12 +26,13 @@ def base():
 
 def root(base, tree, path, log):
     """Makes the root of a machine that has the rendered tree."""
-    subprocess.run([HERE / "root", base, tree, path], check=True, stdout=log.file, stderr=log.file)
+    command = [HERE / "root", base, tree, path]
+    subprocess.run(command, check=True, stdout=log.file, stderr=log.file, preexec_fn=die_with_parent)
 
 
-def booted(base, tree, memory, names, log):
-    """A disk with the state of a machine that has booted for the first time: of an earlier run, if nothing has changed
-    since. `names` are those of all machines of its test."""
+def booted(base, tree, memory, names, log, disk=None):
+    """Makes a disk with the state of a machine that has booted for the first time; a copy of that of an earlier run, if
+    nothing has changed since. `names` are those of all machines of its test. Without a disk it is done ahead."""
     tree = tree.resolve()
     cache = WORK / "machines" / "-".join(tree.relative_to(HERE / "rendered").parts)
     cache.parent.mkdir(parents=True, exist_ok=True)
@@ -41,12 +43,13 @@ def booted(base, tree, memory, names, log):
         if not (cache / "stamp").exists() or (cache / "stamp").read_text() != stamp:
             shutil.rmtree(cache, ignore_errors=True)
             cache.mkdir()
-            boot(base, tree, memory, names, cache, log)
+            boot(base, tree, memory, names, cache, log, nice=1 if disk else 19)
             (cache / "stamp").write_text(stamp)
-    return cache / "booted"
+        if disk:
+            shutil.copyfile(cache / "booted", disk)
 
 
-def boot(base, tree, memory, names, cache, log):
+def boot(base, tree, memory, names, cache, log, nice):
     with tempfile.TemporaryDirectory(prefix="root.", dir=WORK) as scratch:
         path = pathlib.Path(scratch) / "root"
         root(base, tree, path, log)
@@ -59,6 +62,7 @@ def boot(base, tree, memory, names, cache, log):
         folder = pathlib.Path(folder)
         network = Network(folder, names) if len(names) > 1 else None
         machine = qemu.Qemu(tree.name, folder, log, base, cache / "booted", memory, cache / "console", network)
+        machine.nice = nice
         try:
             # Without asking again and again, which slows the boot down.
             machine.execute("systemctl is-system-running --wait")
