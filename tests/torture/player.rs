@@ -339,6 +339,6 @@ fn extract(mounts: &[Mount], root: &File, below: Option<&File>) {
     let bare = merged(&[crate::model::Layer { published: false, root: root.clone() }]).expect("one layer");
     let What::Dir(entries) = bare.what else { panic!("a root that is no directory") };
     for (name, file) in &entries {
-        files::write(&Path::new(&to).join(name), file).unwrap();
+        files::write(&files::place(Path::new(&to), name), file).unwrap();
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use containerd_snapshots::api::types::Mount;
 
+use crate::files;
 use crate::model::{File, Layer, MARKER, OPAQUE, What, join};
 use crate::support::{lowers, option, upper};
 
@@ -74,10 +75,12 @@ fn look_up(directories: &[PathBuf], path: &str) -> Option<PathBuf> {
 
 fn look_up_name(directories: &[PathBuf], path: &str) -> Option<PathBuf> {
     for directory in directories {
-        let stops = Path::new(path).ancestors().skip(1).any(|parent| is_opaque(&directory.join(parent)));
-        if let Ok(metadata) = directory.join(path).symlink_metadata() {
+        let place = files::place(directory, path);
+        let above = place.ancestors().skip(1).take_while(|parent| parent.starts_with(directory));
+        let stops = above.into_iter().any(is_opaque);
+        if let Ok(metadata) = place.symlink_metadata() {
             let is_whiteout = metadata.file_type().is_char_device() && metadata.rdev() == 0;
-            return (!is_whiteout).then(|| directory.join(path));
+            return (!is_whiteout).then_some(place);
         }
         if stops {
             return None;
