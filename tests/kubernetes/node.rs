@@ -118,8 +118,9 @@ impl Node {
         fs::write(self.containerd.dir().join(DROP_IN), printed(&self.daemon)).expect("a drop-in");
     }
 
-    /// Takes that back.
+    /// Takes that back, when nothing of ours is used any more.
     pub(crate) fn use_overlayfs(&self) {
+        assert!(wait_until(GARBAGE_LIMIT, || self.snapshots() == 0), "{} snapshots are left", self.snapshots());
         fs::remove_file(self.containerd.dir().join(DROP_IN)).expect("it was there");
     }
 
@@ -158,8 +159,12 @@ impl Node {
 
     /// Removes all pods and images through CRI, and says what is left then.
     pub(crate) fn clear(&self) -> Result<(), String> {
-        self.containerd.crictl(&["rmp", "--force", "--all"]).ok();
-        self.containerd.crictl(&["rmi", "--all"]).ok();
+        for command in [&["rmp", "--force", "--all"][..], &["rmi", "--all"]] {
+            let output = self.containerd.crictl(command);
+            if !output.status.success() {
+                return Err(format!("crictl {command:?}: {output}"));
+            }
+        }
         let snapshots = self.daemon.root().join("snapshots");
         if !wait_until(GARBAGE_LIMIT, || self.snapshots() == 0) {
             return Err(format!("{} snapshots are left in {}", self.snapshots(), snapshots.display()));

@@ -82,5 +82,4 @@ pub(crate) fn ours_beside_a_default_of_overlayfs(stage: &mut Stage) {
     assert_eq!(stage.site.registry.asked_for(&gated.layers[1].digest), 0);
     stage.delete_all();
     drop(node);
-    stage.cluster.kubectl(&["delete", "node", "127.0.0.2"]).ok();
 }

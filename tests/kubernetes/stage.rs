@@ -86,6 +86,9 @@ impl Stage {
     }
 
     fn end(&mut self) {
+        // A node of the test's own has no kubelet any more, for which its pods would wait.
+        let others = format!("kubernetes.io/hostname!={}", self.node.name());
+        self.cluster.kubectl(&["delete", "nodes", "--selector", &others, "--timeout=60s"]).ok();
         self.delete_all();
         // Where a test has failed before it did so itself.
         if self.node.daemon.process().ended().is_some() {
