@@ -105,7 +105,10 @@ fn a_mount_that_fails_is_waited_for_once_and_the_next_one_is_used() {
     assert!(!daemon.lines(&["layer is downloaded", "there is no such directory"]).is_empty());
 
     std::fs::rename(site.backing(), site.beside("later")).unwrap();
-    let is_used = |attempt: usize| Namespace::new(&client, &format!("n{attempt}"), Style::New).pull(&image)[0].in_place;
+    let is_used = |attempt: usize| {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        Namespace::new(&client, &format!("n{attempt}"), Style::New).pull(&image)[0].in_place
+    };
     assert!((0..60).any(is_used), "the repository is there");
     let late = Layer::new("late", &[("late", "late")]);
     late.publish(&site.beside("later"));
