@@ -43,7 +43,7 @@ fn every_block_is_tested() {
         assert!(known.contains(&block.run.as_str()), "{}", block.run);
     }
     // Those with these names are read by the tests in tests/kubernetes.
-    let known = ["make", "not here", "containerd: overlayfs on request", "containerd: on request"];
+    let known = ["make", "not here", "containerd: overlayfs on request", "containerd: on request", "migration"];
     for block in blocks("docs/kubernetes.md") {
         assert!(known.contains(&block.run.as_str()), "{}", block.run);
     }
