@@ -101,6 +101,7 @@ fn many_snapshots() {
         assert_eq!(alone.of(|| client.list(&[]).unwrap().len()), count);
     }
     println!("{:40}{}", "List of all", alone.row());
+    println!("resident after {} listings: {:.1} MiB", alone.count(), resident(&daemon));
     let (ended, mut writing) = (AtomicBool::new(false), Times::default());
     let beside = std::thread::scope(|scope| {
         let lists = scope.spawn(|| {
@@ -142,7 +143,8 @@ fn many_snapshots() {
             daemon.signal(Signal::SIGKILL);
         });
         daemon.wait();
-        println!("start after SIGKILL amid writes: {:.3} s", start(&mut daemon).as_secs_f64());
+        let took = start(&mut daemon).as_secs_f64();
+        println!("start after SIGKILL amid writes: {took:.3} s; resident {:.1} MiB", resident(&daemon));
     }
     assert!(daemon.client().list(&[]).unwrap().len() >= count);
 }

@@ -21,6 +21,11 @@ impl Times {
         self.0.extend(other.0);
     }
 
+    /// How many calls there were.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The time that this part of the calls did not exceed.
     pub(crate) fn quantile(&self, part: f64) -> Duration {
         let mut sorted = self.0.clone();
@@ -38,7 +43,7 @@ impl Times {
     /// Median, 99 % and the longest, in milliseconds.
     pub(crate) fn row(&self) -> String {
         let ms = |time: Duration| format!("{:9.3}", time.as_secs_f64() * 1e3);
-        let count = self.0.len();
+        let count = self.count();
         format!("{count:8} {} {} {}", ms(self.quantile(0.5)), ms(self.quantile(0.99)), ms(self.quantile(1.0)))
     }
 }
