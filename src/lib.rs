@@ -5,6 +5,7 @@
 //! ([`store`]), the directories ([`tree`]) and the layers in place ([`repository`], [`markers`]), and [`stack`] says how
 //! the result is mounted. The daemon itself mounts nothing.
 
+mod beneath;
 pub mod cli;
 pub mod config;
 pub mod containers;

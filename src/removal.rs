@@ -7,12 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, renameat};
+use nix::fcntl::renameat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::beneath;
 
 /// Directories deeper than this are moved to the top first: they can be nested without limit, and each level takes a
 /// descriptor.
 const MAX_DEPTH: usize = 64;
+
+/// So many names of a directory are held at a time: a container can make millions of long ones.
+const BATCH: usize = 1024;
 
 /// Deletes trees below one directory.
 pub(crate) struct Remover<'a> {
@@ -40,18 +45,22 @@ impl<'a> Remover<'a> {
         self.error.map_or(Ok(()), Err)
     }
 
-    fn remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) {
+    /// Whether it is gone.
+    fn remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) -> bool {
         match self.try_remove(parent, name, path, depth) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => drop(self.error.get_or_insert_with(|| (path.to_owned(), errno))),
+            Ok(()) | Err(Errno::ENOENT) => true,
+            Err(errno) => {
+                self.error.get_or_insert_with(|| (path.to_owned(), errno));
+                false
+            }
         }
     }
 
     fn try_remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) -> Result<(), Errno> {
-        match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::EISDIR | Errno::EPERM) => {}
+        let refused = match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+            Err(refused @ (Errno::EISDIR | Errno::EPERM)) => refused,
             result => return result,
-        }
+        };
         if depth >= MAX_DEPTH {
             static NUMBER: AtomicU64 = AtomicU64::new(0);
             loop {
@@ -69,21 +78,39 @@ impl<'a> Remover<'a> {
                 }
             }
         }
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
-        let mut directory = Dir::from_fd(openat2(parent, name, how)?)?;
-        let mut names = Vec::new();
-        for entry in directory.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
+        let opened = match beneath::open_directory(parent, name) {
+            // It is no directory, and cannot be deleted for another reason.
+            Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(refused),
+            result => result?,
+        };
+        let mut directory = Dir::from_fd(opened)?;
+        loop {
+            let names = some_names(&mut directory)?;
+            let mut gone = 0;
+            for name in &names {
+                gone += usize::from(self.remove(directory.as_fd(), name, &path.join(name), depth + 1));
             }
-        }
-        for name in names {
-            self.remove(directory.as_fd(), &name, &path.join(&name), depth + 1);
+            // None: what is left stays, and has left its error.
+            if gone == 0 {
+                break;
+            }
         }
         unlinkat(parent, name, UnlinkatFlags::RemoveDir)
     }
+}
+
+/// The first names in a directory.
+fn some_names(directory: &mut Dir) -> Result<Vec<PathBuf>, Errno> {
+    let mut names = Vec::new();
+    for entry in directory.iter() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
+        }
+        if names.len() == BATCH {
+            break;
+        }
+    }
+    Ok(names)
 }

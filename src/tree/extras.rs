@@ -21,6 +21,8 @@ use crate::stack::{COVER, ERASE, SEAL};
 /// Tells containerd's reader of lower directories to stop; it means nothing to the kernel, whose attribute needs a
 /// privilege and another name.
 const OPAQUE_XATTR: &str = "user.overlay.opaque";
+/// Tried out, and taken away again.
+const PROBE_XATTR: &str = "user.cvmfs-snapshotter.probe";
 /// The file that says which plan cover, seal and erase were made of.
 const PLAN: &str = "plan";
 
@@ -99,20 +101,15 @@ fn put(made: &Path, place: &Path) -> Result<(), Error> {
     done.map_err(|e| Error::io("put in place", place, e.into()))
 }
 
-/// Whether extended attributes of users can be set below a directory.
+/// Whether extended attributes of users can be set below a directory. It needs no room there: a start on a full disk is
+/// what makes room again.
 pub(super) fn takes_user_xattrs(directory: &Path) -> Result<bool, Error> {
-    let probe = directory.with_file_name("xattr-probe");
-    let io = |e| Error::io("make", &probe, e);
-    match fs::create_dir(&probe) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(io(e)),
-        _ => {}
-    }
-    let set = xattr::set(&probe, OPAQUE_XATTR, b"y");
-    fs::remove_dir(&probe).map_err(io)?;
+    let set = xattr::set(directory, PROBE_XATTR, b"y").and_then(|()| xattr::remove(directory, PROBE_XATTR));
     match set {
         Ok(()) => Ok(true),
+        Err(e) if matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Ok(true),
         Err(e) if e.kind() == ErrorKind::Unsupported => Ok(false),
-        Err(e) => Err(Error::io("set an extended attribute on", &probe, e)),
+        Err(e) => Err(Error::io("set an extended attribute on", directory, e)),
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Tree {
 
 impl Tree {
     /// Makes the state directory, or checks that it is nobody else's to look into: files that are set-uid to root lie
-    /// below it.
+    /// below it. One that is empty, as kubelet makes it for a pod, is closed to others.
     pub fn prepare_root(root: &Path) -> Result<(), Error> {
         private_directory(root)?;
         private_directory(&root.join("snapshots"))
@@ -212,7 +212,7 @@ impl Tree {
     }
 }
 
-/// Makes a directory of mode 0700, or refuses one that others may enter.
+/// Makes a directory of mode 0700, or refuses one that others may enter and that has something in it.
 fn private_directory(path: &Path) -> Result<(), Error> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => {}
@@ -223,10 +223,15 @@ fn private_directory(path: &Path) -> Result<(), Error> {
     if !metadata.is_dir() {
         return Err(Error::io("use", path, ErrorKind::NotADirectory.into()));
     }
-    if mode & 0o077 != 0 {
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let is_empty = fs::read_dir(path).map_err(|e| Error::io("read", path, e))?.next().is_none();
+    if !is_empty || metadata.uid() != nix::unistd::geteuid().as_raw() {
         return Err(Error::Open { path: path.to_owned(), mode });
     }
-    Ok(())
+    tracing::info!(path = %path.display(), mode = format_args!("{mode:o}"), "the new directory is closed to others");
+    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|e| Error::io("change the mode of", path, e))
 }
 
 /// Makes a directory whose mode does not depend on the umask.

@@ -38,11 +38,22 @@ fn a_root_that_others_may_enter_is_refused() {
     let root = directory.path().join("r");
     Tree::prepare_root(&root).unwrap();
     assert_eq!((mode(&root), mode(&root.join("snapshots"))), (0o700, 0o700));
+    fs::create_dir(root.join("snapshots/1")).unwrap();
     for open in [&root, &root.join("snapshots")] {
         fs::set_permissions(open, Permissions::from_mode(0o711)).unwrap();
         assert!(matches!(Tree::prepare_root(&root), Err(Error::Open { mode: 0o711, .. })));
         fs::set_permissions(open, Permissions::from_mode(0o700)).unwrap();
     }
+}
+
+#[test]
+fn a_new_root_that_others_may_enter_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("r");
+    fs::create_dir(&root).unwrap();
+    fs::set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
+    Tree::prepare_root(&root).unwrap();
+    assert_eq!(mode(&root), 0o700);
 }
 
 #[test]
@@ -162,13 +173,7 @@ fn removal_follows_no_link_and_takes_trees_of_any_depth() {
     tree.create_remote(3, &layer).unwrap();
     tree.create_local(4, None, true).unwrap();
     symlink(&layer, tree.fs(4).join("link")).unwrap();
-    // Deeper than any path can name, as a container can make it.
-    let mut at = File::open(tree.fs(4)).unwrap();
-    for _ in 0..3000 {
-        nix::sys::stat::mkdirat(&at, "d", nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY;
-        at = File::from(nix::fcntl::openat(&at, "d", flags, nix::sys::stat::Mode::empty()).unwrap());
-    }
+    nest(&tree.fs(4), 3000);
     fs::create_dir(tree.fs(4).join("locked")).unwrap();
     fs::write(tree.fs(4).join("locked/file"), "x").unwrap();
     tree.discard(3).unwrap();
@@ -217,4 +222,64 @@ fn usage_counts_each_inode_once() {
     let usage = tree.usage(4).unwrap();
     assert_eq!(usage.inodes, 3);
     assert!((100_000..200_000).contains(&(usage.bytes - empty.bytes)), "{usage:?}");
+}
+
+/// Makes a directory below each one before, deeper than any path can name, as a container can.
+fn nest(directory: &Path, levels: usize) {
+    let mut at = File::open(directory).unwrap();
+    for _ in 0..levels {
+        nix::sys::stat::mkdirat(&at, "d", nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY;
+        at = File::from(nix::fcntl::openat(&at, "d", flags, nix::sys::stat::Mode::empty()).unwrap());
+    }
+}
+
+#[test]
+fn usage_counts_trees_of_any_depth() {
+    let Scratch { directory: _directory, tree } = Scratch::new();
+    tree.create_local(4, None, false).unwrap();
+    nest(&tree.fs(4), 3000);
+    assert_eq!(tree.usage(4).unwrap().inodes, 3001);
+    tree.discard(4).unwrap();
+    tree.empty_trash().unwrap();
+}
+
+#[test]
+fn usage_is_not_led_outside() {
+    let scratch = Scratch::new();
+    let (layer, tree) = (scratch.layer(), &scratch.tree);
+    for n in 0..50 {
+        fs::create_dir(layer.join(n.to_string())).unwrap();
+    }
+    tree.create_local(4, None, false).unwrap();
+    let (one, other) = (tree.fs(4).join("one"), tree.fs(4).join("other"));
+    fs::create_dir(&one).unwrap();
+    symlink(&layer, &other).unwrap();
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // As a container can do it all day.
+        scope.spawn(|| {
+            use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
+            }
+        });
+        let most = (0..20_000).map(|_| tree.usage(4).unwrap().inodes).max();
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(most, Some(3));
+    });
+}
+
+#[test]
+fn a_directory_of_many_names_is_removed() {
+    let scratch = Scratch::new();
+    let tree = &scratch.tree;
+    tree.create_local(4, None, false).unwrap();
+    fs::write(tree.fs(4).join("first"), "x").unwrap();
+    for n in 0..5000 {
+        fs::hard_link(tree.fs(4).join("first"), tree.fs(4).join(n.to_string())).unwrap();
+    }
+    tree.discard(4).unwrap();
+    tree.empty_trash().unwrap();
+    assert_eq!(fs::read_dir(tree.root().join("trash")).unwrap().count(), 0);
 }

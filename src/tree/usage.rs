@@ -1,33 +1,104 @@
 //! The disk that a directory takes, counted as containerd's own snapshotters do: each inode once, its allocated blocks,
 //! the root included (containerd/continuity: fs/du_unix.go).
+//!
+//! A container may change its files all the while: nothing is opened by a path that it could lead elsewhere.
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
-use walkdir::WalkDir;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::Error;
+use crate::beneath;
 use crate::store::Usage;
 
 /// `st_blocks` counts in this unit, whatever the file system's block size is (stat(2)).
 const BLOCK: u64 = 512;
+/// A path that is longer than this goes on from a descriptor: the kernel takes none of more than 4096 bytes.
+const PATH_BYTES: usize = 2048;
+
+/// A directory that is still to be listed.
+struct Pending {
+    top: Rc<OwnedFd>,
+    /// The path of its parent below `top`.
+    parent: Rc<Path>,
+    name: OsString,
+}
+
+#[derive(Default)]
+struct Count {
+    usage: Usage,
+    /// Inodes with several names.
+    seen: HashSet<u64>,
+}
+
+impl Count {
+    fn add(&mut self, stat: &FileStat) {
+        if stat.st_nlink > 1 && !is_directory(stat) && !self.seen.insert(stat.st_ino) {
+            return;
+        }
+        self.usage.bytes += u64::try_from(stat.st_blocks).unwrap_or_default() * BLOCK;
+        self.usage.inodes += 1;
+    }
+}
 
 pub(super) fn of(directory: &Path) -> Result<Usage, Error> {
-    let mut seen = HashSet::new();
-    let mut usage = Usage::default();
-    for entry in WalkDir::new(directory).same_file_system(true) {
-        // What a running container removes meanwhile is not there to be counted.
-        let metadata = match entry.and_then(|entry| entry.metadata()) {
-            Ok(metadata) => metadata,
-            Err(e) if e.depth() > 0 && e.io_error().is_some_and(|e| e.kind() == ErrorKind::NotFound) => continue,
-            Err(e) => return Err(Error::io("measure", directory, e.into())),
+    measure(directory).map_err(|e| Error::io("measure", directory, e.into()))
+}
+
+fn measure(directory: &Path) -> nix::Result<Usage> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let top = openat(AT_FDCWD, directory, flags, Mode::empty())?;
+    let root = fstat(&top)?;
+    let mut count = Count::default();
+    count.add(&root);
+    let mut pending = vec![Pending { top: Rc::new(top), parent: Path::new("").into(), name: ".".into() }];
+    while let Some(Pending { top, parent, name }) = pending.pop() {
+        let path: Rc<Path> = parent.join(name).into();
+        let opened = match beneath::open_directory(&*top, &path) {
+            Ok(opened) => opened,
+            // A running container has removed or replaced it.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => continue,
+            Err(e) => return Err(e),
         };
-        if seen.insert((metadata.dev(), metadata.ino())) {
-            usage.bytes += metadata.blocks() * BLOCK;
-            usage.inodes += 1;
+        let mut listing = Dir::from_fd(opened.try_clone().map_err(|e| errno(&e))?)?;
+        let opened = Rc::new(opened);
+        let below =
+            if path.as_os_str().len() > PATH_BYTES { (opened.clone(), Path::new("").into()) } else { (top, path) };
+        for entry in listing.iter() {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let stat = match fstatat(&*opened, name, AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT) {
+                Ok(stat) => stat,
+                Err(Errno::ENOENT) => continue,
+                Err(e) => return Err(e),
+            };
+            if stat.st_dev != root.st_dev {
+                continue;
+            }
+            count.add(&stat);
+            if is_directory(&stat) {
+                pending.push(Pending { top: below.0.clone(), parent: below.1.clone(), name: name.to_owned() });
+            }
         }
     }
-    Ok(usage)
+    Ok(count.usage)
+}
+
+fn is_directory(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or_default())
 }

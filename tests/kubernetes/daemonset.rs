@@ -1,6 +1,7 @@
 //! The snapshotter as a pod of the cluster, from `dist/kubernetes`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -32,14 +33,13 @@ fn image(sandbox: &Sandbox) -> Image {
 }
 
 /// The manifests of `dist/kubernetes`, with the places of this test.
-fn manifests(stage: &Stage) -> String {
+fn manifests(stage: &Stage, socket: &Path, root: &Path) -> String {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/kubernetes");
     let text = stage.cluster.kubectl(&["kustomize", path(&dir)]).ok();
-    let socket = stage.node.daemon.socket();
     let socket_dir = socket.parent().expect("a folder");
-    let text = text.replace("/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock", path(&socket));
+    let text = text.replace("/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock", path(socket));
     let text = text.replace("/run/containerd-cvmfs-grpc", path(socket_dir));
-    let text = text.replace("/var/lib/containerd-cvmfs-grpc", path(&stage.node.daemon.root()));
+    let text = text.replace("/var/lib/containerd-cvmfs-grpc", path(root));
     let text = text.replace("unpacked.cern.ch", "test.cern.ch").replace("/cvmfs", path(&stage.sandbox.join("cvmfs")));
     text.replace("cvmfs-snapshotter:0.1.0", &stage.image("test/cvmfs-snapshotter:1"))
 }
@@ -57,10 +57,20 @@ pub(crate) fn the_snapshotter_as_a_daemon_set(stage: &mut Stage) {
         stage.site.registry.withhold(&layer.digest);
     }
 
+    // On a node that has never had one: kubelet makes the directories.
+    let file = stage.sandbox.join("daemonset.yaml");
+    let new = stage.sandbox.join("new-node");
+    fs::write(&file, manifests(stage, &new.join("run/s.sock"), &new.join("state"))).expect("the manifests");
+    stage.kubectl(&["apply", "-f", path(&file)]).ok();
+    stage.kubectl(&["rollout", "status", "daemonset/cvmfs-snapshotter", "--timeout=120s"]).ok();
+    let mode = fs::metadata(new.join("state")).expect("its state").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "it is nobody else's");
+    stage.kubectl(&["delete", "-f", path(&file), "--timeout=120s"]).ok();
+
     // It takes the place of the one that runs on the host, with its state.
     stage.node.daemon.process().stop().expect("the daemon ends");
-    let file = stage.sandbox.join("daemonset.yaml");
-    fs::write(&file, manifests(stage)).expect("the manifests");
+    let (socket, root) = (stage.node.daemon.socket(), stage.node.daemon.root());
+    fs::write(&file, manifests(stage, &socket, &root)).expect("the manifests");
     stage.kubectl(&["apply", "-f", path(&file)]).ok();
     stage.kubectl(&["rollout", "status", "daemonset/cvmfs-snapshotter", "--timeout=120s"]).ok();
     let pod = &stage.pods("app.kubernetes.io/name=cvmfs-snapshotter")[0];

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -52,20 +54,73 @@ impl Trace {
         trace.child.try_wait().unwrap().is_none().then_some(trace)
     }
 
-    /// Ends it, and gives the paths that the daemon named in calls that succeeded.
+    /// Ends it, and gives the paths that the daemon named in calls that succeeded, and those that it came to.
     fn paths(mut self) -> Vec<(String, PathBuf)> {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
         self.child.wait().unwrap();
-        let call = Regex::new(r#"(\w+)\((?:(?:AT_FDCWD(?:<[^>]*>)?|\d+<([^>]*)>), )?"((?:[^"\\]|\\.)*)""#).unwrap();
         let log = fs::read_to_string(&self.log).unwrap();
-        let lines = log.lines().filter(|line| !line.contains(" = -1 "));
-        let paths = lines.filter_map(|line| {
-            let found = call.captures(line)?;
-            let directory = found.get(2).map_or("/", |directory| directory.as_str());
-            Some((line.to_owned(), Path::new(directory).join(&found[3])))
-        });
-        paths.collect()
+        let calls = Calls::new();
+        log.lines().filter(|line| !line.contains(" = -1 ")).flat_map(|line| calls.paths(line)).collect()
     }
+}
+
+/// Reads what strace writes.
+struct Calls {
+    name: Regex,
+    /// A directory's descriptor, if there is one, and a string.
+    argument: Regex,
+    /// A descriptor that a call returned, and where it leads.
+    result: Regex,
+}
+
+impl Calls {
+    fn new() -> Self {
+        let argument = r#"(?:(?:AT_FDCWD(?:<[^>]*>)?|\d+<([^>]*)>), )?"((?:[^"\\]|\\.)*)""#;
+        Self {
+            name: Regex::new(r"(\w+)\(").unwrap(),
+            argument: Regex::new(argument).unwrap(),
+            result: Regex::new(r"\) = \d+<(/[^>]*)>$").unwrap(),
+        }
+    }
+
+    fn paths(&self, line: &str) -> Vec<(String, PathBuf)> {
+        let Some(name) = self.name.captures(line) else { return Vec::new() };
+        // What a link leads to is no path that the call follows; behind the first path of most others are names and values.
+        let (skipped, taken) = match &name[1] {
+            call if call.starts_with("symlink") => (1, 1),
+            call if call.starts_with("rename") || call.starts_with("link") => (0, 2),
+            _ => (0, 1),
+        };
+        let named = self.argument.captures_iter(line).skip(skipped).take(taken).map(|found| {
+            let directory = found.get(1).map_or("/", |directory| directory.as_str());
+            normal(&Path::new(directory).join(&found[2]))
+        });
+        let came_to = self.result.captures(line).map(|found| PathBuf::from(&found[1]));
+        named.chain(came_to).map(|path| (line.to_owned(), path)).collect()
+    }
+}
+
+/// The path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(normal.pop()),
+            Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+#[test]
+fn paths_are_read_from_a_trace() {
+    let calls = Calls::new();
+    let paths = |line: &str| calls.paths(line).into_iter().map(|(_, path)| path).collect::<Vec<_>>();
+    assert_eq!(paths(r#"7 openat(AT_FDCWD</a>, "/r/../x", O_RDONLY) = 3</y>"#), ["/x", "/y"].map(PathBuf::from));
+    assert_eq!(paths(r#"7 renameat2(3</r>, "a", 4</s>, "b\"", 0) = 0"#), ["/r/a", "/s/b\\\""].map(PathBuf::from));
+    assert_eq!(paths(r#"7 symlinkat("/outside", 3</r>, "a") = 0"#), ["/r/a"].map(PathBuf::from));
+    assert_eq!(paths(r#"7 setxattr("/r", "user.x", "y", 1, 0) = 0"#), ["/r"].map(PathBuf::from));
 }
 
 impl Drop for Trace {
@@ -144,6 +199,11 @@ fn plant_links(daemon: &Daemon, client: &Client, outside: &Path) {
         symlink(outside, deep.join("out")).unwrap();
     }
     client.usage("container").unwrap();
+    exchange_while(&upper(&client.mounts("container").unwrap()), outside, || {
+        for _ in 0..300 {
+            client.usage("container").unwrap();
+        }
+    });
     client.commit("committed", "container", &none).unwrap();
     client.remove("committed").unwrap();
 
@@ -166,6 +226,23 @@ fn plant_links(daemon: &Daemon, client: &Client, outside: &Path) {
     symlink(outside, kept.join("out")).unwrap();
     client.cleanup().unwrap();
     assert_eq!(fs::read_dir(&kept).unwrap().count(), 0, "{}", daemon.log());
+}
+
+/// As a container that exchanges a directory and a link, over and over.
+fn exchange_while(directory: &Path, outside: &Path, work: impl FnOnce()) {
+    let (one, other) = (directory.join("one"), directory.join("other"));
+    fs::create_dir(&one).unwrap();
+    symlink(outside, &other).unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
+            }
+        });
+        work();
+        ended.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
