@@ -43,12 +43,12 @@ fn a_full_disk_refuses_changes_loses_nothing_and_needs_no_restart() {
     if !skip::is_root() {
         return;
     }
-    let disk = Small::mount("8m");
+    let disk = Small::mount("16m");
     let store = Store::open(disk.path()).unwrap();
     create(&store, "kept").unwrap();
     store.commit("base", "kept", Labels::new(), Usage::default()).unwrap();
     let ballast = disk.path().join("ballast");
-    std::fs::write(&ballast, vec![0; 4 << 20]).unwrap();
+    std::fs::write(&ballast, vec![0; 8 << 20]).unwrap();
     std::fs::set_permissions(&ballast, std::fs::Permissions::from_mode(0o600)).unwrap();
 
     let mut acknowledged = Vec::new();

@@ -75,7 +75,7 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
         runtime.block_on(async { Ok::<_, Error>((stop_signal()?, signal(SignalKind::hangup())?)) })?;
     Tree::prepare_root(&config.root)?;
     let store_path = Store::path(&config.root);
-    if !store_path.exists() && !Tree::is_empty(&config.root)? {
+    if !store_path.try_exists()? && !Tree::is_empty(&config.root)? {
         return Err(Error::StoreLost { store: store_path, root: config.root.clone() });
     }
     // The store is locked first: what follows is safe from a second process.

@@ -190,6 +190,7 @@ impl Snapshotter {
         }
         drop(reader);
         self.tree.empty_trash()?;
+        self.store.refill();
         first_error.map_or(Ok(()), |error| Err(error.into()))
     }
 

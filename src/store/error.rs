@@ -136,8 +136,13 @@ impl Error {
 
     /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Database(e) if matches!(&**e, redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull))
+        matches!(self, Self::Database(e) if matches!(&**e, redb::Error::Io(io) if is_full(io)))
     }
+}
+
+/// Whether a disk, or what somebody may use of it, is full.
+pub(super) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// The database's errors come in one type a call; each becomes [`Error::Database`].

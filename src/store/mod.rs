@@ -23,17 +23,21 @@
 //! **Damage.** Opening compares every page with its checksum, and refuses a file that something else has changed. Nothing
 //! is ever rolled back to an older state: commits are in two phases, so that the newest is always whole.
 //!
+//! **Full disks.** A removal makes room and has to write first: `<root>/reserve` takes up the room for that, and is given
+//! away when there is no other.
+//!
 //! **Format.** `meta.format` is 1. A file with a greater number is refused and left alone.
 
 mod error;
 mod ids;
 mod read;
 mod record;
+mod reserve;
 mod rows;
 mod tables;
 mod write;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -47,6 +51,7 @@ pub use rows::Rows;
 pub use write::{Created, New, Removed, What};
 
 use ids::Ids;
+use reserve::Reserve;
 use tables::{CHILDREN, LAYERS, META, NAMES, PLANS, SNAPSHOTS, TARGETS};
 
 /// The format that this version writes.
@@ -71,6 +76,30 @@ pub struct Store {
     path: PathBuf,
     database: RwLock<Opened>,
     ids: Ids,
+    reserve: Reserve,
+    _lock: Lock,
+}
+
+/// The state directory, locked: before the store is there, two that make it would each work on one of their own.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    fn take(root: &Path, store: &Path) -> Result<Self, OpenError> {
+        let directory = OpenError::io(root, File::open(root))?;
+        match directory.try_lock() {
+            Ok(()) => Ok(Self(directory)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(store.to_owned())),
+            Err(TryLockError::Error(error)) => OpenError::io(root, Err(error)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing it is not enough while a child that was just forked has it open, too.
+        let _ = self.0.unlock();
+    }
 }
 
 /// The open file. After a failed write redb refuses everything until the file is opened again.
@@ -91,7 +120,8 @@ impl Store {
     /// Opens the store in the state directory `root`, and makes it if it is not there.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let path = Self::path(root);
-        let is_new = !path.exists();
+        let lock = Lock::take(root, &path)?;
+        let is_new = !OpenError::io(&path, path.try_exists())?;
         if is_new {
             // Made aside, so that a crash never leaves a file without its tables under the real name.
             let aside = root.join("metadata.redb.new");
@@ -99,13 +129,25 @@ impl Store {
             OpenError::io(&path, std::fs::rename(&aside, &path))?;
             OpenError::io(root, File::open(root).and_then(|dir| dir.sync_all()))?;
         }
-        let database = open(&path).map_err(|source| OpenError::from_redb(&path, source))?;
+        let reserve = Reserve::new(root);
+        let opened = match open(&path) {
+            Err(error) if is_full(&error) && reserve.release() => open(&path),
+            result => result,
+        };
+        let database = opened.map_err(|source| OpenError::from_redb(&path, source))?;
         match format(&database).map_err(|source| OpenError::Unreadable { path: path.clone(), source: source.into() })? {
             FORMAT => {}
             found => return Err(OpenError::Format { path, found, known: FORMAT }),
         }
         let database = RwLock::new(Opened { database: Some(database), generation: 0 });
-        Ok(Self { path, database, ids: Ids::default() })
+        let store = Self { path, database, ids: Ids::default(), reserve, _lock: lock };
+        store.refill();
+        Ok(store)
+    }
+
+    /// Takes up the room again that removals on a full disk have used.
+    pub fn refill(&self) {
+        self.reserve.fill();
     }
 
     /// A view of the store as it is now.
@@ -138,12 +180,13 @@ impl Store {
         self.begin(begin_write)
     }
 
-    /// Begins a transaction. If an earlier write failed (a full disk), the file is opened again first.
+    /// Begins a transaction. If an earlier write failed (a full disk, a panic), the file is opened again first.
     fn begin<T>(&self, begin: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, Error> {
         let generation = {
             let opened = self.database.read().unwrap_or_else(PoisonError::into_inner);
             match opened.database.as_ref().map(&begin) {
-                Some(Err(redb::Error::PreviousIo)) | None => opened.generation,
+                // The latter is what redb says of its own state in memory: a damaged file is refused when it is opened.
+                Some(Err(redb::Error::PreviousIo | redb::Error::Corrupted(_))) | None => opened.generation,
                 Some(result) => return Ok(result?),
             }
         };
@@ -152,7 +195,11 @@ impl Store {
             // Closed before it is opened: it locks its file.
             opened.database = None;
             opened.generation += 1;
-            opened.database = Some(open_again(&self.path).map_err(redb::Error::from)?);
+            let again = match open_again(&self.path) {
+                Err(error) if is_full(&error) && self.reserve.release() => open_again(&self.path),
+                result => result,
+            };
+            opened.database = Some(again.map_err(redb::Error::from)?);
             tracing::info!(path = %self.path.display(), "the metadata store was opened again after an error");
         }
         match &opened.database {
@@ -172,6 +219,10 @@ fn open_again(path: &Path) -> Result<Database, redb::DatabaseError> {
 /// would give wrong answers otherwise, or panic. With 1 000 snapshots it takes a millisecond.
 fn open(path: &Path) -> Result<Database, redb::DatabaseError> {
     Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).open(path)
+}
+
+fn is_full(error: &redb::DatabaseError) -> bool {
+    matches!(error, redb::DatabaseError::Storage(redb::StorageError::Io(error)) if error::is_full(error))
 }
 
 fn format(database: &Database) -> Result<u64, redb::Error> {

@@ -195,3 +195,14 @@ fn readers_see_the_state_in_which_they_began() {
     assert!(reader.find("a").unwrap().is_some());
     assert!(scratch.store().read().unwrap().find("a").unwrap().is_none());
 }
+
+#[test]
+fn a_store_that_another_process_is_about_to_make_is_in_use() {
+    let root = tempfile::tempdir().unwrap();
+    let other = File::open(root.path()).unwrap();
+    other.lock().unwrap();
+    assert!(matches!(Store::open(root.path()), Err(OpenError::InUse(_))));
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    drop(other);
+    Store::open(root.path()).unwrap();
+}

@@ -191,6 +191,13 @@ impl Store {
 
     /// Removes a snapshot that no other stands on, and the marker plan of its layer if nothing else uses that.
     pub fn remove(&self, name: &str) -> Result<Removed, Error> {
+        match self.try_remove(name) {
+            Err(error) if error.is_full() && self.reserve.release() => self.try_remove(name),
+            result => result,
+        }
+    }
+
+    fn try_remove(&self, name: &str) -> Result<Removed, Error> {
         let transaction = self.begin_write()?;
         let mut tables = Tables::open(&transaction)?;
         let snapshot = tables.get(name)?;

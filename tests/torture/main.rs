@@ -17,6 +17,7 @@ mod disk;
 mod failing;
 #[path = "../stacks/disk.rs"]
 mod files;
+mod full;
 #[path = "../stacks/generate.rs"]
 mod generate;
 mod images;
