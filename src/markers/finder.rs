@@ -80,19 +80,19 @@ impl Finder {
     /// Has the layer walked in the background, unless its plan is known.
     pub fn look_ahead(&self, layer: Digest, identity: &str) {
         // If it cannot begin, the layer's own Prepare says why.
-        let _ = self.begin(layer, identity);
+        let _ = self.begin(layer, identity, false);
     }
 
     /// The plan of a layer. Waits until `deadline` if it has to be found; the walk goes on after that.
     pub fn find(&self, layer: Digest, identity: &str, deadline: Instant) -> Result<Arc<Plan>, WalkError> {
-        match self.begin(layer, identity)? {
+        match self.begin(layer, identity, true)? {
             Begun::Known(plan) => Ok(plan),
             Begun::Walk(walk) => walk.wait(deadline),
         }
     }
 
-    /// The plan, or the walk that is under way for it, or a new one.
-    fn begin(&self, layer: Digest, identity: &str) -> Result<Begun, WalkError> {
+    /// The plan, or the walk that is under way for it, or a new one. `wanted`: the caller waits for it.
+    fn begin(&self, layer: Digest, identity: &str, wanted: bool) -> Result<Begun, WalkError> {
         let key = (layer, identity.to_owned());
         if let Some(plan) = self.known(layer, identity) {
             return Ok(Begun::Known(plan));
@@ -110,10 +110,13 @@ impl Finder {
             *walkers = Walkers::new(self.repository.clone());
         }
         if let Some(walk) = known.walks.get(&key) {
+            if wanted {
+                walkers.hurry(walk);
+            }
             return Ok(Begun::Walk(walk.clone()));
         }
         let (shared, ended) = (Arc::downgrade(&self.known), key.clone());
-        let walk = walkers.begin(layer, mount, move |result| {
+        let walk = walkers.begin(layer, mount, wanted, move |result| {
             let Some(known) = shared.upgrade() else { return };
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             known.walks.remove(&ended);

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ const MAX_MARKER_BYTES: usize = 8 * 1024 * 1024;
 
 /// The most directories of a layer that wait to be listed.
 const MAX_PENDING: usize = 256 * 1024;
+/// The most bytes of their paths.
+const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
 
 /// An entry that is hidden, and may mean that others are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +70,9 @@ pub enum WalkError {
     )]
     TooLarge,
     /// More than is kept.
-    #[error("it has more than {MAX_PENDING} directories beside each other")]
+    #[error(
+        "it has more than {MAX_PENDING} directories beside each other, or longer paths of them than {MAX_PENDING_BYTES} bytes"
+    )]
     TooWide,
     /// Not finished yet; the walk goes on.
     #[error("looking for its deleted files takes longer than {:.1} s; it goes on, try again later", .0.as_secs_f32())]
@@ -90,19 +95,27 @@ pub(super) struct Walkers {
     queue: Arc<Mutex<Queue>>,
 }
 
+/// The rank of walks that somebody waits for begins here.
+const WANTED: u64 = 1 << 63;
+
 #[derive(Default)]
 struct Queue {
-    /// By the number of the walk. The walk that began last is next, so that a layer that somebody waits for does not
-    /// wait for those that are looked at ahead of time.
+    /// By the rank of the walk; the greatest is next. That is one that somebody waits for, if there is any, and of
+    /// several the one that was begun last.
     tasks: BTreeMap<u64, Vec<Task>>,
-    /// Walks that were begun.
-    walks: u64,
+    /// Ranks that were given.
+    ranks: u64,
     threads: usize,
 }
 
 impl Queue {
-    fn push(&mut self, walk: u64, tasks: impl IntoIterator<Item = Task>) {
-        self.tasks.entry(walk).or_default().extend(tasks);
+    fn new_rank(&mut self, wanted: bool) -> u64 {
+        self.ranks += 1;
+        if wanted { self.ranks | WANTED } else { self.ranks }
+    }
+
+    fn push(&mut self, walk: &Walk, tasks: impl IntoIterator<Item = Task>) {
+        self.tasks.entry(walk.rank.load(Ordering::Relaxed)).or_default().extend(tasks);
     }
 
     fn pop(&mut self) -> Option<Task> {
@@ -127,7 +140,8 @@ type OnEnd = Box<dyn Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync>;
 /// One walk, and what it has found so far.
 pub(super) struct Walk {
     pub(super) layer: crate::digest::Digest,
-    number: u64,
+    /// Its place in the queue; changes while that is locked.
+    rank: AtomicU64,
     /// The mount that the repository was in when it began.
     pub(super) mount: Option<String>,
     state: Mutex<Progress>,
@@ -140,8 +154,12 @@ struct Progress {
     root: Option<Arc<OwnedFd>>,
     /// Directories that are queued or being listed.
     pending: usize,
+    /// Bytes of the paths of those that are queued.
+    pending_bytes: usize,
     markers: Vec<Marker>,
     marker_bytes: usize,
+    /// What its threads still find does not count.
+    ended: bool,
     result: Option<Result<Arc<Plan>, WalkError>>,
 }
 
@@ -150,23 +168,36 @@ impl Walkers {
         Self { repository, queue: Arc::default() }
     }
 
-    /// Begins a walk, before all that wait. `on_end` is called with its result, once, on another thread.
+    /// Begins a walk. `wanted`: somebody waits for it. `on_end` is called with its result, once, on another thread.
     pub(super) fn begin(
         &self,
         layer: crate::digest::Digest,
         mount: Option<String>,
+        wanted: bool,
         on_end: impl Fn(&Result<Arc<Plan>, WalkError>) + Send + Sync + 'static,
     ) -> Result<Arc<Walk>, WalkError> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.walks += 1;
-        let number = queue.walks;
+        let rank = AtomicU64::new(queue.new_rank(wanted));
         let (state, finished, on_end) = (Mutex::default(), Condvar::new(), Box::new(on_end));
-        let walk = Arc::new(Walk { layer, number, mount, state, finished, on_end });
+        let walk = Arc::new(Walk { layer, rank, mount, state, finished, on_end });
         if let (Err(e), 0) = (self.add_thread(&mut queue), queue.threads) {
             return Err(WalkError::Thread(Errno::from_raw(e.raw_os_error().unwrap_or_default())));
         }
-        queue.push(number, [Task::Begin(walk.clone())]);
+        queue.push(&walk, [Task::Begin(walk.clone())]);
         Ok(walk)
+    }
+
+    /// Goes on with a walk before others: somebody waits for it now.
+    pub(super) fn hurry(&self, walk: &Walk) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = walk.rank.load(Ordering::Relaxed);
+        if before < WANTED {
+            let rank = queue.new_rank(true);
+            walk.rank.store(rank, Ordering::Relaxed);
+            if let Some(tasks) = queue.tasks.remove(&before) {
+                queue.tasks.insert(rank, tasks);
+            }
+        }
     }
 
     fn add_thread(&self, queue: &mut Queue) -> std::io::Result<()> {
@@ -203,7 +234,12 @@ impl Walkers {
                     (walk, found)
                 }
                 Task::List(walk, directory) => {
-                    let Some(root) = walk.lock().root.clone() else { continue };
+                    let root = {
+                        let mut state = walk.lock();
+                        state.pending_bytes = state.pending_bytes.saturating_sub(directory.len());
+                        state.root.clone()
+                    };
+                    let Some(root) = root else { continue };
                     (walk, list(&root, &directory))
                 }
             };
@@ -214,7 +250,7 @@ impl Walkers {
     /// Adds what a task found; the last task of a walk makes the plan.
     fn record(&self, walk: &Arc<Walk>, found: Result<Listing, WalkError>) {
         let mut state = walk.lock();
-        if state.result.is_some() {
+        if state.ended {
             return;
         }
         state.pending -= 1;
@@ -234,7 +270,8 @@ impl Walkers {
             return walk.end(Err(WalkError::TooMany));
         }
         state.pending += directories.len();
-        if state.pending > MAX_PENDING {
+        state.pending_bytes += bytes(&directories);
+        if state.pending > MAX_PENDING || state.pending_bytes > MAX_PENDING_BYTES {
             drop(state);
             return walk.end(Err(WalkError::TooWide));
         }
@@ -252,7 +289,7 @@ impl Walkers {
         drop(state);
         let more = directories.len() > 1;
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push(walk.number, directories.into_iter().map(|directory| Task::List(walk.clone(), directory)));
+        queue.push(walk, directories.into_iter().map(|directory| Task::List(walk.clone(), directory)));
         if more {
             // The threads that there are do the work if there can be no more.
             let _ = self.add_thread(&mut queue);
@@ -278,15 +315,21 @@ impl Walk {
     fn end(&self, result: Result<Arc<Plan>, WalkError>) {
         {
             let mut state = self.lock();
-            if state.result.is_some() {
+            if state.ended {
                 return;
             }
             // The descriptor goes with the walk: an idle daemon keeps nothing in a repository open.
-            *state = Progress { result: Some(result.clone()), ..Progress::default() };
+            *state = Progress { ended: true, ..Progress::default() };
         }
+        // Before those who wait hear of it: when they ask again, this walk is not under way any more.
         (self.on_end)(&result);
+        self.lock().result = Some(result);
         self.finished.notify_all();
     }
+}
+
+fn bytes(paths: &[RelativePath]) -> usize {
+    paths.iter().map(Vec::len).sum()
 }
 
 struct Listing {
@@ -301,12 +344,13 @@ fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkError> {
     let mut listing = Listing { directories: Vec::new(), markers: Vec::new() };
     let mut entries = Dir::from_fd(opened).map_err(io)?;
     let mut unknown = Vec::new();
+    let mut listing_bytes = 0;
     for entry in entries.iter() {
         let entry = entry.map_err(io)?;
         if listing.markers.len() > MAX_MARKERS {
             return Err(WalkError::TooMany);
         }
-        if listing.directories.len() > MAX_PENDING {
+        if listing.directories.len() > MAX_PENDING || listing_bytes > MAX_PENDING_BYTES {
             return Err(WalkError::TooWide);
         }
         let name = entry.file_name().to_bytes();
@@ -324,7 +368,10 @@ fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkError> {
             continue;
         }
         match entry.file_type() {
-            Some(Type::Directory) => listing.directories.push(join(directory, name)),
+            Some(Type::Directory) => {
+                listing_bytes += directory.len() + name.len();
+                listing.directories.push(join(directory, name));
+            }
             Some(_) if is_catalog(name) => listing.markers.push(marker()),
             Some(_) => {}
             None => unknown.push(name.to_vec()),

@@ -22,7 +22,7 @@ pub(crate) use probe::{UNLISTED_DIRECTORIES, layer_path};
 pub use state::{State, Trouble};
 
 use crate::digest::Digest;
-use worker::{Progress, Stuck, Worker};
+use worker::{NoAnswer, Progress, Worker};
 
 /// After an automount that came to nothing, how long no request waits for another one: a pull has many requests, and each
 /// would wait as long for a server that is away.
@@ -78,9 +78,9 @@ pub struct Repository {
 /// The thread that asks.
 struct Attached {
     worker: Arc<Worker>,
-    /// The mount that it hangs in, if it does.
+    /// The mount that it waits for, or hangs in, since it was last asked and did not answer at once.
     hangs_in: Option<Option<String>>,
-    /// When an automount came to nothing, if none has worked since.
+    /// When an automount that a request waited for came to nothing, if none has worked since.
     mount_failed: Option<Instant>,
 }
 
@@ -166,14 +166,24 @@ impl Repository {
     }
 
     /// Asks whether it is healthy. Blocks, within the time limit.
+    ///
+    /// An automount that fails meanwhile counts for nothing: at the start of a machine its network may not be there yet.
     pub fn probe(&self) -> Result<(), Trouble> {
-        self.ask(Vec::new(), Instant::now()).map(|_| ())
+        self.try_ask(Vec::new(), Instant::now()).map(|_| ())
     }
 
     /// Asks about layers; the answers are in the order of the questions. Blocks, within the time limit.
     ///
     /// `deadline`: when a repository that is slow, but gets on, is not waited for any more.
     pub fn ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Trouble> {
+        let result = self.try_ask(questions, deadline);
+        if result.is_err() && mounted::is_automount(&self.path) {
+            self.attached().mount_failed.get_or_insert_with(Instant::now);
+        }
+        result
+    }
+
+    fn try_ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Trouble> {
         let questions: Arc<[Question]> = questions.into();
         let job = || {
             let (name, path, kind) = (self.name.clone(), self.path.clone(), self.kind);
@@ -182,18 +192,21 @@ impl Repository {
         };
         let soon = self.limits.probe / 4;
         let mut result = self.worker().call(soon, || self.patience(), deadline, job());
-        if result.is_err() && self.is_mounted_anew() {
+        if matches!(result, Err(NoAnswer::Stuck(_))) && self.is_mounted_anew() {
             result = self.worker().call(soon, || self.patience(), deadline, job());
         }
-        if matches!(result, Ok(Ok(_))) {
-            self.attached().mount_failed = None;
-        } else if mounted::is_automount(&self.path) {
-            self.attached().mount_failed.get_or_insert_with(Instant::now);
-        }
-        if result.is_ok() {
+        if !matches!(result, Err(NoAnswer::Stuck(_))) {
             self.attached().hangs_in = None;
         }
-        let result = result.unwrap_or_else(|Stuck(time)| Err(Trouble::Hung(time)));
+        let result = match result {
+            Ok(answered) => answered,
+            Err(NoAnswer::Stuck(time)) => Err(Trouble::Hung(time)),
+            // Nothing is wrong with it.
+            Err(NoAnswer::Late(time)) => return Err(Trouble::Slow(time)),
+        };
+        if result.is_ok() {
+            self.attached().mount_failed = None;
+        }
         self.note(match &result {
             Ok(_) => State::Healthy,
             Err(trouble) => State::Troubled(trouble.clone()),
@@ -210,6 +223,7 @@ impl Repository {
 
     /// How long a step of a request may take that has not been answered at once.
     fn patience(&self) -> Duration {
+        self.attached().hangs_in.get_or_insert_with(|| mount_at(&self.path));
         // An automounter takes an idle repository away again, and then any request is a first one. This is looked up here
         // and not for each request: the table of mounts of a busy node is long.
         let waits = self.state() == State::Unknown || (mounted::is_automount(&self.path) && self.may_wait_for_mount());
@@ -243,13 +257,8 @@ impl Repository {
     fn is_mounted_anew(&self) -> bool {
         let now = mount_at(&self.path);
         let mut attached = self.attached();
-        match &attached.hangs_in {
-            Some(before) if *before != now => {}
-            Some(_) => return false,
-            None => {
-                attached.hangs_in = Some(now);
-                return false;
-            }
+        if attached.hangs_in.as_ref().is_none_or(|before| *before == now) {
+            return false;
         }
         let Ok(worker) = Worker::start(&self.name) else { return false };
         attached.worker = Arc::new(worker);

@@ -19,6 +19,8 @@ pub enum Trouble {
     Unreachable,
     /// No answer for at least this long.
     Hung(Duration),
+    /// It answers, but not everything that was asked in this time.
+    Slow(Duration),
     /// Any other error of a call.
     Failed(&'static str, Errno),
 }
@@ -43,6 +45,7 @@ impl Trouble {
             Self::Hung(_) => format!(
                 "check its client and its network; `umount -l {path}` and mount it again if it does not come back"
             ),
+            Self::Slow(_) => "its cache may be cold: try again, or raise timeouts.markers".to_owned(),
             Self::Failed(..) => format!("check {path}"),
         }
     }
@@ -55,6 +58,7 @@ impl fmt::Display for Trouble {
             Self::Disconnected => f.write_str("is disconnected (its client is not running)"),
             Self::Unreachable => f.write_str("cannot get at its data (input/output error)"),
             Self::Hung(time) => write!(f, "does not answer (waited {:.1} s)", time.as_secs_f32()),
+            Self::Slow(time) => write!(f, "is slow (not all answers came within {:.1} s)", time.as_secs_f32()),
             Self::Failed(call, errno) => write!(f, "fails: {call}: {}", errno.desc()),
         }
     }

@@ -10,15 +10,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The repository did not get on for this long.
+/// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stuck(pub Duration);
+pub(super) enum NoAnswer {
+    /// The repository did not get on for this long.
+    Stuck(Duration),
+    /// It gets on, but the answer was not there after this long.
+    Late(Duration),
+}
+
+use NoAnswer::{Late, Stuck};
 
 type Job = Box<dyn FnOnce(&Progress) + Send>;
 
-/// When the job that is running last got on; `None` while there is none.
+/// How the jobs get on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<Mutex<Option<Instant>>>);
+pub(super) struct Progress(Arc<Mutex<Steps>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Steps {
+    /// When the last one of the job that is running was done; `None` while there is no job.
+    last: Option<Instant>,
+    done: u64,
+}
 
 impl Progress {
     /// Says that a step of the job is done.
@@ -26,13 +40,23 @@ impl Progress {
         self.set(Some(Instant::now()));
     }
 
+    /// Says that a job begins, which is no step of it.
+    fn begin(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last = Some(Instant::now());
+    }
+
     fn set(&self, at: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *steps = Steps { last: at, done: steps.done + 1 };
+    }
+
+    fn steps(&self) -> Steps {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For how long the running job has not got on.
     fn stalled(&self) -> Option<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
+        self.steps().last.map(|at| at.elapsed())
     }
 }
 
@@ -49,7 +73,7 @@ impl Worker {
         let shown = progress.clone();
         thread::Builder::new().name(format!("repo {repository}")).spawn(move || {
             for job in queue {
-                shown.step();
+                shown.begin();
                 // A bug must not make the repository look hung for ever. Whoever waits is told by the lost answer.
                 if catch_unwind(AssertUnwindSafe(|| job(&shown))).is_err() {
                     tracing::error!("a request to a repository panicked; please report this");
@@ -61,7 +85,7 @@ impl Worker {
     }
 
     /// Runs the job on the thread and waits for its result, as long as the thread gets on: at most a limit for a step,
-    /// and all in all until `deadline`, but for one step in any case.
+    /// and all in all until `deadline`, but as long as one step may take in any case.
     ///
     /// `limit` is asked for when a step takes longer than `soon`.
     pub(super) fn call<T: Send + 'static>(
@@ -70,7 +94,7 @@ impl Worker {
         limit: impl FnOnce() -> Duration,
         deadline: Instant,
         job: impl FnOnce(&Progress) -> T + Send + 'static,
-    ) -> Result<T, Stuck> {
+    ) -> Result<T, NoAnswer> {
         let (mut limit_of, mut limit) = (Some(limit), soon);
         if let Some(stalled) = self.progress.stalled().filter(|stalled| *stalled >= soon) {
             limit = limit_of.take().map_or(limit, |limit| limit());
@@ -81,7 +105,7 @@ impl Worker {
         let (answer, result) = mpsc::sync_channel(1);
         let given_up = Arc::new(AtomicBool::new(false));
         let skip = given_up.clone();
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), self.progress.steps().done);
         let job: Job = Box::new(move |progress| {
             if !skip.load(Ordering::Relaxed) {
                 // The caller may have stopped waiting; then nobody needs the result.
@@ -92,16 +116,24 @@ impl Worker {
             return Err(Stuck(Duration::ZERO));
         }
         loop {
-            let stalled = self.progress.stalled().unwrap_or_default();
+            let steps = self.progress.steps();
+            let stalled = steps.last.unwrap_or(started).elapsed();
+            let for_step = limit.saturating_sub(stalled);
             let end = deadline.max(started + limit);
-            let left = end.saturating_duration_since(Instant::now()).min(limit.saturating_sub(stalled));
+            let for_all = end.saturating_duration_since(Instant::now());
+            let gets_on = steps.done != before;
+            let left = if gets_on { for_step.min(for_all) } else { for_step };
             if left.is_zero() {
                 if let Some(longer) = limit_of.take() {
                     limit = longer();
                     continue;
                 }
                 given_up.store(true, Ordering::Relaxed);
-                return Err(Stuck(stalled.max(started.elapsed())));
+                return Err(if for_step.is_zero() {
+                    Stuck(stalled.max(started.elapsed()))
+                } else {
+                    Late(started.elapsed())
+                });
             }
             match result.recv_timeout(left) {
                 Ok(result) => return Ok(result),
@@ -119,8 +151,11 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(100);
 
+    /// Longer than any of these jobs takes.
+    const LONG: Duration = Duration::from_secs(10);
+
     fn later() -> Instant {
-        Instant::now() + LIMIT * 100
+        Instant::now() + LONG
     }
 
     #[test]
@@ -142,9 +177,9 @@ mod tests {
     #[test]
     fn a_job_that_panics_does_not_take_the_thread_with_it() {
         let worker = Worker::start("test").unwrap();
-        let lost: Result<(), _> = worker.call(LIMIT * 100 / 2, || LIMIT * 100, later(), |_| panic!("on purpose"));
+        let lost: Result<(), _> = worker.call(LONG, || LONG, later(), |_| panic!("on purpose"));
         assert!(lost.is_err());
-        assert_eq!(worker.call(LIMIT * 100 / 2, || LIMIT * 100, later(), |_| 7), Ok(7));
+        assert_eq!(worker.call(LONG, || LONG, later(), |_| 7), Ok(7));
     }
 
     #[test]
@@ -167,11 +202,11 @@ mod tests {
     #[test]
     fn the_limit_is_asked_for_when_it_matters() {
         let worker = Worker::start("test").unwrap();
-        assert_eq!(worker.call(LIMIT * 100, || unreachable!("it is quick"), later(), |_| 7), Ok(7));
+        assert_eq!(worker.call(LONG, || unreachable!("it is quick"), later(), |_| 7), Ok(7));
         let slow = |_: &Progress| thread::sleep(LIMIT * 2);
-        assert_eq!(worker.call(LIMIT / 2, || LIMIT * 100, later(), slow), Ok(()));
+        assert_eq!(worker.call(LIMIT / 2, || LONG, later(), slow), Ok(()));
         assert!(worker.call(LIMIT / 2, || LIMIT, later(), slow).is_err());
-        assert_eq!(worker.call(LIMIT / 2, || LIMIT * 100, later(), |_| 7), Ok(7), "the one before is waited for");
+        assert_eq!(worker.call(LIMIT / 2, || LONG, later(), |_| 7), Ok(7), "the one before is waited for");
     }
 
     #[test]
@@ -188,7 +223,7 @@ mod tests {
                 }
             },
         );
-        assert!(matches!(slow, Err(Stuck(time)) if time < LIMIT * 15), "{slow:?}");
+        assert!(matches!(slow, Err(Late(time)) if time < LIMIT * 15), "{slow:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A download is always right, so every doubt ends in one, with its reason in the log.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::chain::PlanError;
@@ -197,7 +198,7 @@ impl Snapshotter {
     /// Tries one repository; the inner error is the reason why not.
     fn try_site(
         &self,
-        site: &Site,
+        site: &Arc<Site>,
         layer: Digest,
         request: &Request<'_>,
         chain: &[Snapshot],
@@ -221,7 +222,7 @@ impl Snapshotter {
             let reason = "has it, but its archive leaves out directories: their owners, modes and times are those of the layers below, which a layer in place cannot show";
             return Ok(Err(reason.to_owned()));
         }
-        self.look_ahead(site, layer, &identity, request, deadline);
+        self.look_ahead(site, layer, &identity, request);
         let at = Located { site, identity };
         let plan = match self.plan(layer, &at, deadline) {
             Ok(plan) => plan,
@@ -257,7 +258,7 @@ impl Snapshotter {
     }
 
     /// Has the markers of the layers above found in the background, while this one is worked on.
-    fn look_ahead(&self, site: &Site, layer: Digest, identity: &str, request: &Request<'_>, deadline: Instant) {
+    fn look_ahead(&self, site: &Arc<Site>, layer: Digest, identity: &str, request: &Request<'_>) {
         // Where this layer's markers are known, an earlier Prepare of the image has looked ahead already.
         if site.finder.known(layer, identity).is_some() && !request.parent.is_empty() {
             return;
@@ -267,15 +268,23 @@ impl Snapshotter {
         if above.is_empty() {
             return;
         }
-        let questions = above.iter().map(|layer| Question { layer: *layer, records: false }).collect();
-        let Ok(answers) = site.repository.ask(questions, deadline) else { return };
         let stored = |layer| self.store.read().and_then(|reader| reader.plan(layer)).ok().flatten();
-        // The walk that begins last is done first, and the lowest layer is needed first.
-        for (layer, answer) in above.into_iter().zip(answers).rev() {
-            let Ok(Some(Present { identity, .. })) = answer else { continue };
-            if stored(layer).is_none_or(|stored| stored.identity != identity) {
-                site.finder.look_ahead(layer, &identity);
+        let above: Vec<_> = above.into_iter().map(|layer| (layer, stored(layer).map(|plan| plan.identity))).collect();
+        let (site, limit) = (site.clone(), self.marker_limit);
+        let name = format!("ahead {}", site.repository.name());
+        // If it cannot begin, each layer's own Prepare finds its markers.
+        let _ = std::thread::Builder::new().name(name).spawn(move || {
+            let deadline = Instant::now() + limit;
+            // Of several that nobody waits for yet the one that begins last is done first: the lowest is needed first.
+            for (layer, stored) in above.into_iter().rev() {
+                // One by one, so that who waits for an answer does not wait for all of these.
+                let question = Question { layer, records: false };
+                let Ok(mut answers) = site.repository.ask(vec![question], deadline) else { return };
+                let Some(Ok(Some(Present { identity, .. }))) = answers.pop() else { continue };
+                if stored.is_none_or(|stored| stored != identity) {
+                    site.finder.look_ahead(layer, &identity);
+                }
             }
-        }
+        });
     }
 }

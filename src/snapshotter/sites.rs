@@ -74,8 +74,8 @@ impl Sites {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Site> {
-        self.0.iter().map(|site| &**site)
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.0.iter()
     }
 
     /// Whether the repository that a link leads to answered when it was last asked; true if it was not asked yet.

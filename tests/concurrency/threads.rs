@@ -82,7 +82,11 @@ fn walks_that_hang_with_a_repository_are_bounded() {
     site.mock().hang();
     insist(&daemon, &images, &pulled[0].name);
     let hanging = waiting_in_fuse(&daemon);
-    assert!((1..=5).contains(&hanging.len()), "one that asks and four that walk: {hanging:?}");
+    let walking = hanging.iter().filter(|name| name.starts_with("walk")).count();
+    assert!(
+        (1..=4).contains(&walking) && hanging.len() <= walking + 1,
+        "those that walk and one that asks: {hanging:?}"
+    );
     site.mock().slow(Duration::ZERO);
     site.mock().unhang();
     eventually("it is let go", || waiting_in_fuse(&daemon).is_empty());

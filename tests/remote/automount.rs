@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::{none, pull_in_place, top};
 use crate::mock_support;
-use crate::support::{Daemon, Image, Kind, Layer, Namespace, Settings, Site, Style};
+use crate::support::{Daemon, Image, Kind, Layer, Namespace, Settings, Site, Style, eventually};
 
 /// The settings of these tests give a probe one second and a mount eight.
 const SECONDS: &str = "2.5";
@@ -81,6 +81,19 @@ fn every_mount_is_waited_for() {
     site.publish(&late);
     automount.expire();
     pull_in_place(&daemon.client(), &Image::new("late", &[&late]));
+}
+
+#[test]
+fn a_mount_that_failed_at_the_start_is_waited_for_again() {
+    let Some(site) = Site::new(Kind::Directory) else { return };
+    let layer = Layer::new("a", &[("a", "a")]);
+    site.publish(&layer);
+    let Some(automount) = Automount::start(&site, "later") else { return };
+    let daemon = Daemon::start(&automount.settings());
+    // As at the start of a machine, before its network.
+    eventually("the first mount fails", || !daemon.lines(&["repository is not mounted", "remedy"]).is_empty());
+    std::fs::rename(site.backing(), site.beside("later")).unwrap();
+    pull_in_place(&daemon.client(), &Image::new("i", &[&layer]));
 }
 
 #[test]

@@ -105,9 +105,8 @@ on_both! {
         for round in 0..5 {
             let pulled = Namespace::new(&client, &format!("n{round}"), Style::New).pull(&image);
             client.prepare(&format!("k{round}"), top(&pulled), &none()).unwrap();
-            // The layers above are looked at in the background: let that end.
-            std::thread::sleep(Duration::from_millis(50));
-            nix::mount::umount(&site.path()).unwrap_or_else(|error| panic!("round {round}: {error}"));
+            // The layers above are looked at in the background.
+            crate::support::eventually("it is let go", || nix::mount::umount(&site.path()).is_ok());
             let mock = site.mock.as_mut().unwrap();
             mock.kill();
             mock.remount();
@@ -140,6 +139,53 @@ on_both! {
         let mock = site.mock.take();
         drop(old);
         drop(mock);
+    }
+
+    fn a_remount_while_somebody_waits_is_noticed(kind) {
+        let Some(mut site) = Site::moody(kind) else { return };
+        let image = published(&site);
+        let mut settings = site.impatient();
+        settings.probe = "3s";
+        let daemon = Daemon::start(&settings);
+        let client = daemon.client();
+        let pulled = pull_in_place(&client, &image);
+        client.prepare("k", top(&pulled), &none()).unwrap();
+        site.mock().hang();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| daemon.client().mounts("k"));
+            std::thread::sleep(Duration::from_millis(1200));
+            nix::mount::umount2(&site.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+            let old = site.mock.take();
+            let options = crate::mock_support::Options::default();
+            site.mock = Some(crate::mock_support::Mock::start(&site.backing(), &site.beside("repository"), options));
+            // Right away, unless this machine took longer than the waiting one's patience.
+            let _ = waiting.join().unwrap();
+            crate::support::eventually("it recovers", || client.mounts("k").is_ok());
+            let mock = site.mock.take();
+            drop(old);
+            drop(mock);
+        });
+    }
+
+    fn one_that_is_slow_is_not_taken_for_a_hung_one(kind) {
+        let Some(site) = Site::moody(kind) else { return };
+        let layers: Vec<Layer> = (0..25).map(|n| Layer::new(&format!("l{n}"), &[("f", "f")])).collect();
+        layers.iter().for_each(|layer| site.publish(layer));
+        let image = Image::new("i", &layers.iter().collect::<Vec<_>>());
+        let mut settings = site.impatient();
+        settings.markers = "3s";
+        let daemon = Daemon::start(&settings);
+        let client = daemon.client();
+        pull_in_place(&client, &Image::new("first", &[&layers[24]]));
+        // As with a cold cache. What is known of the layers above takes longer than there is time for this one.
+        site.mock().slow(Duration::from_millis(40));
+        let target = &image.chain()[0];
+        let key = crate::support::extract_key("default", 1, target);
+        let answer = client.prepare(&key, "", &image.labels(0, Style::New)).unwrap_err();
+        assert_eq!(answer.code(), tonic::Code::AlreadyExists, "{answer:?}: {}", daemon.log());
+        std::thread::sleep(Duration::from_secs(4));
+        site.mock().slow(Duration::ZERO);
+        assert!(daemon.lines(&["does not answer"]).is_empty(), "{}", daemon.log());
     }
 
     fn hung_from_the_start(kind) {
