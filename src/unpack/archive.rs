@@ -23,6 +23,11 @@ pub(super) const HEADER_LIMIT: u32 = 1024 * 1024;
 /// Most bytes of one entry's headers with all that the parser wants to see at once, the map of a sparse file too. Its
 /// 10 000 pieces take less than half of a MiB.
 const BUFFER_LIMIT: usize = 2 * HEADER_LIMIT as usize;
+/// The parser begins anew with every block of the map of a sparse file. So many bytes are parsed again in one archive,
+/// which is the four largest maps.
+const REPARSE_LIMIT: u64 = 1024 * 1024 * 1024;
+/// Headers of fewer bytes do not count as parsed again: those of all files but sparse ones.
+const SMALL_HEADER: usize = 64 * 1024;
 /// The kernel's PATH_MAX without the final NUL.
 const PATH_LIMIT: u32 = 4095;
 
@@ -133,6 +138,8 @@ pub(super) struct TarReader<R> {
     padding: u64,
     /// Bytes taken from `input`.
     position: u64,
+    /// Bytes of large headers that were parsed, as often as they were.
+    parsed: u64,
 }
 
 impl<R: Input> TarReader<R> {
@@ -142,7 +149,7 @@ impl<R: Input> TarReader<R> {
         let mut parser = Parser::new(limits);
         // Times before 1970 are errors to the parser. `check_pax` does what this switches off.
         parser.set_ignore_pax_errors(true);
-        Self { input, parser, ahead: Vec::new(), content: 0, padding: 0, position: 0 }
+        Self { input, parser, ahead: Vec::new(), content: 0, padding: 0, position: 0, parsed: 0 }
     }
 
     /// The stream; at the end of the archive it stands behind the end marker.
@@ -170,6 +177,12 @@ impl<R: Input> TarReader<R> {
                     // It takes the blocks of such a map one by one, also those that say nothing but that there are more.
                     if min_bytes > BUFFER_LIMIT {
                         return malformed(format_args!("the header of an entry has more than {BUFFER_LIMIT} bytes"));
+                    }
+                    if header.len() > SMALL_HEADER {
+                        self.parsed += header.len() as u64;
+                    }
+                    if self.parsed > REPARSE_LIMIT {
+                        return malformed("the maps of its sparse files have too many pieces");
                     }
                     if !self.read_more(&mut header, min_bytes)? {
                         // Go and GNU tar take a missing or a single zero block at the end for an end.

@@ -17,6 +17,10 @@ const CHUNK: usize = 256 * 1024;
 /// Pieces that may wait: 2 MiB for each layer in work.
 const WAITING: usize = 8;
 
+/// Most bytes behind the end of the archive, which end up nowhere: a small blob can have any number. GNU tar fills up
+/// 10 KiB, others a MiB.
+const PADDING_LIMIT: usize = 64 * 1024 * 1024;
+
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
@@ -114,12 +118,19 @@ impl<'scope> LayerStream<'scope> {
     ///
     /// # Errors
     ///
-    /// Those of reading and decompressing.
+    /// Those of reading and decompressing, and if there is more than padding can be.
     pub(super) fn finish(mut self) -> io::Result<Hashes> {
+        let mut padding = 0;
         loop {
             match self.fill_buf()?.len() {
                 0 => break,
-                n => self.consume(n),
+                n => {
+                    self.consume(n);
+                    padding += n;
+                }
+            }
+            if padding > PADDING_LIMIT {
+                return Err(io::Error::other(format!("more than {PADDING_LIMIT} bytes follow the end of the archive")));
             }
         }
         match self.inflater.join() {

@@ -14,6 +14,12 @@ use crate::digest::Digest;
 
 /// Indexes within indexes are followed this deep.
 const DEPTH_LIMIT: usize = 4;
+/// Most entries that are looked at, in all indexes: few as they are, indexes within indexes can have any number of them.
+const ENTRY_LIMIT: usize = 20_000;
+/// Most bytes of documents that are read on the way to an image. Each takes some thousand.
+const DOCUMENTS_LIMIT: usize = 256 * 1024 * 1024;
+/// Longer names are nobody's: a reference has at most some hundred bytes.
+const NAME_LIMIT: usize = 1024;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The full name, where containerd and docker write the archive.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -105,9 +111,9 @@ pub(super) fn layers(
 ) -> Result<Vec<Layer>, Error> {
     let content = source.read("index.json").map_err(|source| Error::Image { path: path.join("index.json"), source })?;
     let index: ImageIndex = parse("index.json", &content)?;
-    let mut candidates = Vec::new();
-    collect(source, path, &index, &[], 0, &mut candidates)?;
-    let chosen = choose(candidates, platform, reference)?;
+    let mut collector = Collector { source, path, found: Vec::new(), entries: 0, bytes: 0 };
+    collector.collect(&index, &[], 0)?;
+    let chosen = choose(collector.found, platform, reference)?;
     let manifest: ImageManifest = document(source, path, "manifest", &chosen)?;
     let config: ImageConfiguration =
         document(source, path, "config", &manifest.config().digest().to_string().parse()?)?;
@@ -135,63 +141,88 @@ fn describe(source: &Source, layer: &Descriptor, diff_id: &str) -> Result<Layer,
     Ok(Layer { digest, diff_id: diff_id.parse()?, size: layer.size() })
 }
 
-/// All images below `index`, those of nested indexes with the names of the index.
-fn collect(
-    source: &Source,
-    path: &Path,
-    index: &ImageIndex,
-    names: &[String],
-    depth: usize,
-    found: &mut Vec<Candidate>,
-) -> Result<(), Error> {
-    for descriptor in index.manifests() {
-        let digest: Digest = descriptor.digest().to_string().parse()?;
-        let annotation = |key| descriptor.annotations().as_ref().and_then(|all| all.get(key)).cloned();
-        if annotation("vnd.docker.reference.type").is_some() {
-            // An attestation about an image, not an image.
-            continue;
-        }
-        let mut names = names.to_vec();
-        names.extend([annotation(REF_NAME), annotation(CONTAINERD_NAME)].into_iter().flatten());
-        let here = source.has(&digest);
-        let media_type = descriptor.media_type().to_string();
-        if media_type.contains("image.index") || media_type.contains("manifest.list") {
-            if here && depth < DEPTH_LIMIT {
-                collect(source, path, &document(source, path, "index", &digest)?, &names, depth + 1, found)?;
-            }
-        } else {
-            let mut platform = descriptor.platform().as_ref().map(|p| Platform {
-                os: p.os().to_string(),
-                architecture: p.architecture().to_string(),
-                variant: p.variant().clone(),
-            });
-            if here && platform.is_none() {
-                platform = platform_of(source, path, &digest)?;
-            }
-            match found.iter_mut().find(|known| known.digest == digest) {
-                // docker lists an image once for each tag.
-                Some(known) => known.names.extend(names),
-                None => found.push(Candidate { digest, names, platform, here }),
-            }
-        }
-    }
-    Ok(())
+/// Finds the images of a layout.
+struct Collector<'a> {
+    source: &'a Source,
+    path: &'a Path,
+    found: Vec<Candidate>,
+    entries: usize,
+    bytes: usize,
 }
 
-/// The platform that an image's config names.
-fn platform_of(source: &Source, path: &Path, manifest: &Digest) -> Result<Option<Platform>, Error> {
-    let manifest: ImageManifest = document(source, path, "manifest", manifest)?;
-    let Ok(config) = manifest.config().digest().to_string().parse() else { return Ok(None) };
-    if !source.has(&config) {
-        return Ok(None);
+impl Collector<'_> {
+    /// All images below `index`, those of nested indexes with the names of the index.
+    fn collect(&mut self, index: &ImageIndex, names: &[String], depth: usize) -> Result<(), Error> {
+        for descriptor in index.manifests() {
+            self.entries += 1;
+            if self.entries > ENTRY_LIMIT {
+                return Err(self.too_large(format_args!("more than {ENTRY_LIMIT} entries in all its indexes")));
+            }
+            let digest: Digest = descriptor.digest().to_string().parse()?;
+            let annotation = |key| descriptor.annotations().as_ref().and_then(|all| all.get(key)).cloned();
+            if annotation("vnd.docker.reference.type").is_some() {
+                // An attestation about an image, not an image.
+                continue;
+            }
+            let mut names = names.to_vec();
+            let own = [annotation(REF_NAME), annotation(CONTAINERD_NAME)].into_iter().flatten();
+            names.extend(own.filter(|name| name.len() <= NAME_LIMIT));
+            let here = self.source.has(&digest);
+            let media_type = descriptor.media_type().to_string();
+            if media_type.contains("image.index") || media_type.contains("manifest.list") {
+                if here && depth < DEPTH_LIMIT {
+                    let nested = self.document("index", &digest)?;
+                    self.collect(&nested, &names, depth + 1)?;
+                }
+            } else {
+                let mut platform = descriptor.platform().as_ref().map(|p| Platform {
+                    os: p.os().to_string(),
+                    architecture: p.architecture().to_string(),
+                    variant: p.variant().clone(),
+                });
+                if here && platform.is_none() {
+                    platform = self.platform_of(&digest)?;
+                }
+                match self.found.iter_mut().find(|known| known.digest == digest) {
+                    // docker lists an image once for each tag.
+                    Some(known) => known.names.extend(names),
+                    None => self.found.push(Candidate { digest, names, platform, here }),
+                }
+            }
+        }
+        Ok(())
     }
-    // Not every manifest is one of an image: then it has no such config, and no platform.
-    let Ok(config) = document::<ImageConfiguration>(source, path, "config", &config) else { return Ok(None) };
-    Ok(Some(Platform {
-        os: config.os().to_string(),
-        architecture: config.architecture().to_string(),
-        variant: config.variant().clone(),
-    }))
+
+    /// The platform that an image's config names.
+    fn platform_of(&mut self, manifest: &Digest) -> Result<Option<Platform>, Error> {
+        let manifest: ImageManifest = self.document("manifest", manifest)?;
+        let Ok(config) = manifest.config().digest().to_string().parse() else { return Ok(None) };
+        if !self.source.has(&config) {
+            return Ok(None);
+        }
+        // Not every manifest is one of an image: then it has no such config, and no platform.
+        let Ok(config) = self.document::<ImageConfiguration>("config", &config) else { return Ok(None) };
+        Ok(Some(Platform {
+            os: config.os().to_string(),
+            architecture: config.architecture().to_string(),
+            variant: config.variant().clone(),
+        }))
+    }
+
+    fn document<T: serde::de::DeserializeOwned>(&mut self, what: &'static str, digest: &Digest) -> Result<T, Error> {
+        let content = read_document(self.source, self.path, what, digest)?;
+        self.bytes += content.len();
+        if self.bytes > DOCUMENTS_LIMIT {
+            return Err(
+                self.too_large(format_args!("more than {DOCUMENTS_LIMIT} bytes of indexes, manifests and configs"))
+            );
+        }
+        parse(&format!("{what} {digest}"), &content)
+    }
+
+    fn too_large(&self, what: impl fmt::Display) -> Error {
+        Error::NotAnImage { path: self.path.to_owned(), why: format!("it has {what}") }
+    }
 }
 
 fn choose(candidates: Vec<Candidate>, platform: Option<&Platform>, reference: Option<&str>) -> Result<Digest, Error> {
@@ -224,13 +255,17 @@ impl Candidate {
     }
 }
 
-/// Reads a document and checks that it is the one that `digest` names.
 fn document<T: serde::de::DeserializeOwned>(
     source: &Source,
     path: &Path,
     what: &'static str,
     digest: &Digest,
 ) -> Result<T, Error> {
+    parse(&format!("{what} {digest}"), &read_document(source, path, what, digest)?)
+}
+
+/// Reads a document and checks that it is the one that `digest` names.
+fn read_document(source: &Source, path: &Path, what: &'static str, digest: &Digest) -> Result<Vec<u8>, Error> {
     let content = source.read_blob(digest).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::MissingBlob { what, digest: *digest },
         _ => Error::Image { path: path.join(format!("blobs/sha256/{}", digest.hex())), source: error },
@@ -239,7 +274,7 @@ fn document<T: serde::de::DeserializeOwned>(
     if actual != *digest {
         return Err(Error::DocumentDigest { what, expected: *digest, actual });
     }
-    parse(&format!("{what} {digest}"), &content)
+    Ok(content)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(what: &str, content: &[u8]) -> Result<T, Error> {

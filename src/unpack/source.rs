@@ -1,10 +1,13 @@
 //! Where the blobs of an image are: a directory, or a tar archive whose blobs are read in place.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::libc;
 
 use super::archive::{Input, Kind, ReadError, TarReader};
 use super::blob::decompress;
@@ -98,11 +101,13 @@ impl Source {
     fn open_file(&self, name: &str) -> io::Result<Blob<'_>> {
         match self {
             Self::Directory(path) => {
-                let file = File::open(path.join(name))?;
-                let meta = file.metadata()?;
+                // Looked at before it is opened for reading: opening a device or a pipe has effects.
+                let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path.join(name))?;
+                let meta = found.metadata()?;
                 if !meta.is_file() {
                     return Err(io::Error::other("it is not a regular file"));
                 }
+                let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
                 Ok(Blob::File(file, meta.len()))
             }
             Self::Archive { file, index } => match index.get(name.as_bytes()) {

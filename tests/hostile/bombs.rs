@@ -150,3 +150,85 @@ fn an_image_archive_of_many_names_takes_no_memory_for_them() {
     assert!(message.contains("no index.json"), "{message}");
     assert_eq!(staging(directory.path()), [""; 0]);
 }
+
+#[test]
+fn what_follows_the_end_of_an_archive_is_bounded() {
+    if !skip::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut bomb = Bomb::new();
+    bomb.directory(b"");
+    for _ in 0..80 {
+        bomb.0.write_all(&vec![0; 1 << 20]).expect("compression in memory");
+    }
+    let message = refusal(&unpack(directory.path(), 0, &bomb.end(), 64));
+    assert!(message.contains("follow the end of the archive"), "{message}");
+    assert_eq!(staging(directory.path()), [""; 0]);
+}
+
+/// The parser begins anew with each block of a map.
+#[test]
+fn maps_of_sparse_files_take_a_bounded_time() {
+    if !skip::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut bomb = Bomb::new();
+    let pieces = 9000;
+    let records = [("major", "1"), ("minor", "0"), ("name", "sparse"), ("realsize", "9000")];
+    let records = records.map(|(key, value)| record(format!("GNU.sparse.{key}").as_bytes(), value.as_bytes())).concat();
+    let mut map = format!("{pieces}\n");
+    for offset in 0..pieces {
+        map += &format!("{offset:0>150}\n0\n");
+    }
+    let map = format!("{map}{}", "\0".repeat(map.len().next_multiple_of(512) - map.len()));
+    for _ in 0..4 {
+        bomb.put(b'x', b"x", &records);
+        bomb.put(b'0', b"f", map.as_bytes());
+    }
+    let message = refusal(&unpack(directory.path(), 0, &bomb.end(), 64));
+    assert!(message.contains("maps of its sparse files"), "{message}");
+    assert_eq!(staging(directory.path()), [""; 0]);
+}
+
+#[test]
+fn indexes_within_indexes_are_bounded() {
+    if !skip::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = directory.path().join("image");
+    write_image(&image, 0, &Bomb::new().end());
+    let read = |path: &Path| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path).expect("a document")).expect("JSON")
+    };
+    let index = image.join("index.json");
+    let mut entry = read(&index)["manifests"][0].clone();
+    for _ in 0..4 {
+        let entries = vec![entry; 100];
+        let content = serde_json::json!({ "schemaVersion": 2, "manifests": entries }).to_string();
+        let digest = cvmfs_snapshotter::digest::Digest::of(content.as_bytes());
+        fs::write(image.join("blobs/sha256").join(digest.hex()), &content).expect("an index");
+        entry = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest.to_string(), "size": content.len(),
+        });
+    }
+    let content = serde_json::json!({ "schemaVersion": 2, "manifests": [entry] }).to_string();
+    fs::write(&index, content).expect("the index");
+    let message = refusal(&run(directory.path(), &image, 64));
+    assert!(message.contains("entries in all its indexes"), "{message}");
+}
+
+#[test]
+fn an_index_that_is_a_pipe_is_refused() {
+    if !skip::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let image = directory.path().join("image");
+    fs::create_dir(&image).expect("a directory");
+    nix::unistd::mkfifo(&image.join("index.json"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let message = refusal(&run(directory.path(), &image, 64));
+    assert!(message.contains("not a regular file"), "{message}");
+}
