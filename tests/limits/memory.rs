@@ -2,7 +2,7 @@
 
 use crate::setting;
 use crate::support::{Client, Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style, labels};
-use crate::times::resident;
+use crate::times::{resident, threads};
 
 const CLIENTS: usize = 4;
 const FEW: usize = 10_000;
@@ -28,7 +28,7 @@ fn play(client: &Client, image: &Image, top: &str, thread: usize, requests: usiz
         client.remove(&key).unwrap();
         client.prepare(&key, "no such parent", &none()).unwrap_err();
         sent += 100;
-        if round.is_multiple_of(50) {
+        if round.is_multiple_of(10) {
             // The answer is held already, as for a second namespace.
             Namespace::new(client, &format!("t{thread}x{round}"), Style::New).pull(image);
             client.cleanup().unwrap();
@@ -65,6 +65,9 @@ fn resident_memory_after_many_requests() {
         if after_few == 0.0 {
             after_few = now;
         }
-        println!("after {requests:7} more ({name}): {now:.1} MiB, {:.3} of that after the first", now / after_few);
+        let (part, threads) = (now / after_few, threads(&daemon));
+        println!(
+            "after {requests:7} more ({name}): {now:.1} MiB, {part:.3} of that after the first; {threads} threads"
+        );
     }
 }

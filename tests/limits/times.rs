@@ -52,7 +52,15 @@ pub(crate) const HEAD: &str = "   calls    median      99 %   longest   (ms)";
 
 /// The resident memory of the daemon, in MiB: of its own, without the pages of files that are mapped.
 pub(crate) fn resident(daemon: &Daemon) -> f64 {
+    status(daemon, "RssAnon:").trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}
+
+/// The threads of the daemon.
+pub(crate) fn threads(daemon: &Daemon) -> String {
+    status(daemon, "Threads:")
+}
+
+fn status(daemon: &Daemon, field: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+    status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
 }
