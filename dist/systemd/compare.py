@@ -9,8 +9,8 @@ Everything has to be the same but the paths of programs, what NixOS adds to ever
 import pathlib
 import sys
 
-# Environment and the like are added by NixOS; programs lie elsewhere.
-IGNORED = {"Environment", "ExecStart", "ExecReload", "X-Restart-Triggers", "X-StopIfChanged", "X-RestartIfChanged"}
+# What NixOS adds; programs lie elsewhere.
+IGNORED = {"ExecStart", "ExecReload", "X-Restart-Triggers", "X-StopIfChanged", "X-RestartIfChanged"}
 BOOLEANS = {"yes": "true", "on": "true", "1": "true", "no": "false", "off": "false"}
 # Lists whose order means nothing.
 WORDS = {"After", "Before", "Requires", "CapabilityBoundingSet", "RestrictAddressFamilies"}
@@ -27,6 +27,11 @@ def directives(path):
             section = line.strip("[]")
             continue
         key, value = (part.strip() for part in line.split("=", 1))
+        if key == "Environment":
+            # NixOS adds PATH and the like.
+            value = value.strip('"')
+            if not value.startswith("GLIBC_TUNABLES="):
+                continue
         if section == "Install" or key in IGNORED:
             continue
         values = sorted(value.split()) if key in WORDS else [BOOLEANS.get(value, value)]

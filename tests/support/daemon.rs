@@ -52,6 +52,12 @@ impl Settings {
     }
 }
 
+/// How the unit has the C library keep memory.
+fn tunables() -> &'static str {
+    let unit = include_str!("../../dist/systemd/cvmfs-snapshotter.service");
+    unit.lines().find_map(|line| line.strip_prefix("Environment=GLIBC_TUNABLES=")).expect("in the unit")
+}
+
 /// A daemon on a socket and a state directory of its own. Dropping it ends the process.
 pub struct Daemon {
     directory: TempDir,
@@ -127,6 +133,7 @@ impl Daemon {
         ]);
         command.arg(BINARY).arg("--config").arg(self.config());
         command.arg("--root").arg(self.root()).arg("--address").arg(self.socket());
+        command.env("GLIBC_TUNABLES", tunables());
         command.stdin(Stdio::null());
         command
     }
