@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::dir::Dir;
+use nix::dir::{Dir, Entry};
 use nix::errno::Errno;
 use nix::fcntl::renameat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -18,6 +18,8 @@ const MAX_DEPTH: usize = 64;
 
 /// So many names of a directory are held at a time: a container can make millions of long ones.
 const BATCH: usize = 1024;
+/// A listing need not show what was there all the time, while entries are removed.
+const PASSES: usize = 3;
 
 /// Deletes trees below one directory.
 pub(crate) struct Remover<'a> {
@@ -45,14 +47,10 @@ impl<'a> Remover<'a> {
         self.error.map_or(Ok(()), Err)
     }
 
-    /// Whether it is gone.
-    fn remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) -> bool {
+    fn remove(&mut self, parent: BorrowedFd<'_>, name: &Path, path: &Path, depth: usize) {
         match self.try_remove(parent, name, path, depth) {
-            Ok(()) | Err(Errno::ENOENT) => true,
-            Err(errno) => {
-                self.error.get_or_insert_with(|| (path.to_owned(), errno));
-                false
-            }
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => drop(self.error.get_or_insert_with(|| (path.to_owned(), errno))),
         }
     }
 
@@ -83,34 +81,33 @@ impl<'a> Remover<'a> {
             Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(refused),
             result => result?,
         };
-        let mut directory = Dir::from_fd(opened)?;
-        loop {
-            let names = some_names(&mut directory)?;
-            let mut gone = 0;
-            for name in &names {
-                gone += usize::from(self.remove(directory.as_fd(), name, &path.join(name), depth + 1));
-            }
-            // None: what is left stays, and has left its error.
-            if gone == 0 {
-                break;
+        // What is made meanwhile is for a later attempt: a process that still has the directory could go on for ever.
+        for _ in 0..PASSES {
+            self.empty(opened.as_fd(), path, depth)?;
+            match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+                Err(Errno::ENOTEMPTY | Errno::EEXIST) if self.error.is_none() => {}
+                result => return result,
             }
         }
-        unlinkat(parent, name, UnlinkatFlags::RemoveDir)
+        Err(Errno::ENOTEMPTY)
+    }
+
+    /// Deletes what is in a directory.
+    fn empty(&mut self, directory: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<(), Errno> {
+        let listing = beneath::open_directory(directory, Path::new("."))?;
+        let mut entries = Dir::from_fd(listing)?.into_iter();
+        loop {
+            let batch: Vec<PathBuf> = entries.by_ref().take(BATCH).map(name_of).collect::<Result<_, _>>()?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for name in batch.iter().filter(|name| *name != Path::new(".") && *name != Path::new("..")) {
+                self.remove(directory, name, &path.join(name), depth + 1);
+            }
+        }
     }
 }
 
-/// The first names in a directory.
-fn some_names(directory: &mut Dir) -> Result<Vec<PathBuf>, Errno> {
-    let mut names = Vec::new();
-    for entry in directory.iter() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(PathBuf::from(std::ffi::OsStr::from_bytes(name)));
-        }
-        if names.len() == BATCH {
-            break;
-        }
-    }
-    Ok(names)
+fn name_of(entry: Result<Entry, Errno>) -> Result<PathBuf, Errno> {
+    Ok(PathBuf::from(std::ffi::OsStr::from_bytes(entry?.file_name().to_bytes())))
 }

@@ -100,8 +100,8 @@ const WANTED: u64 = 1 << 63;
 
 #[derive(Default)]
 struct Queue {
-    /// By the rank of the walk; the greatest is next. That is one that somebody waits for, if there is any, and of
-    /// several the one that was begun last.
+    /// By the rank of the walk; the greatest is next. Of those that somebody waits for that is the one that was begun
+    /// last, of the others the one that was begun first.
     tasks: BTreeMap<u64, Vec<Task>>,
     /// Ranks that were given.
     ranks: u64,
@@ -111,7 +111,7 @@ struct Queue {
 impl Queue {
     fn new_rank(&mut self, wanted: bool) -> u64 {
         self.ranks += 1;
-        if wanted { self.ranks | WANTED } else { self.ranks }
+        if wanted { WANTED + self.ranks } else { WANTED - self.ranks }
     }
 
     fn push(&mut self, walk: &Walk, tasks: impl IntoIterator<Item = Task>) {

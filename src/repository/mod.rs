@@ -191,11 +191,14 @@ impl Repository {
             move |progress: &Progress| answer(&name, &path, kind, &questions, &identities, progress)
         };
         let soon = self.limits.probe / 4;
-        let mut result = self.worker().call(soon, || self.patience(), deadline, job());
-        if matches!(result, Err(NoAnswer::Stuck(_))) && self.is_mounted_anew() {
+        let worker = self.worker();
+        let mut result = worker.call(soon, || self.patience(), deadline, job());
+        // Or another one of those who waited has noticed it first.
+        let has_changed = || self.is_mounted_anew() || !Arc::ptr_eq(&worker, &self.worker());
+        if matches!(result, Err(NoAnswer::Stuck(_))) && has_changed() {
             result = self.worker().call(soon, || self.patience(), deadline, job());
         }
-        if !matches!(result, Err(NoAnswer::Stuck(_))) {
+        if result.is_ok() {
             self.attached().hangs_in = None;
         }
         let result = match result {
@@ -223,10 +226,14 @@ impl Repository {
 
     /// How long a step of a request may take that has not been answered at once.
     fn patience(&self) -> Duration {
-        self.attached().hangs_in.get_or_insert_with(|| mount_at(&self.path));
+        let mount = mounted::look(&self.path);
+        let is_automount = mount.as_ref().is_some_and(|mount| mount.is_automount);
+        if !is_automount {
+            self.attached().hangs_in.get_or_insert_with(|| mount.map(|mount| mount.identity));
+        }
         // An automounter takes an idle repository away again, and then any request is a first one. This is looked up here
         // and not for each request: the table of mounts of a busy node is long.
-        let waits = self.state() == State::Unknown || (mounted::is_automount(&self.path) && self.may_wait_for_mount());
+        let waits = self.state() == State::Unknown || (is_automount && self.may_wait_for_mount());
         if !waits {
             return self.limits.probe;
         }

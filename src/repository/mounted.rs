@@ -6,18 +6,25 @@ use crate::mountinfo;
 
 /// What identifies the mount at a path, as long as somebody uses it: its id and its device.
 pub(crate) fn mount_at(path: &Path) -> Option<String> {
-    find(&mountinfo::read().ok()?, path).map(|mount| mount.identity)
+    look(path).map(|mount| mount.identity)
 }
 
 /// Whether a path is still to be mounted by an automounter.
 pub(super) fn is_automount(path: &Path) -> bool {
-    mountinfo::read().ok().and_then(|mounts| find(&mounts, path)).is_some_and(|mount| mount.is_automount)
+    look(path).is_some_and(|mount| mount.is_automount)
+}
+
+/// The mount that a path lies in.
+pub(super) fn look(path: &Path) -> Option<Mount> {
+    find(&mountinfo::read().ok()?, path)
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    identity: String,
-    is_automount: bool,
+pub(super) struct Mount {
+    /// As [`mount_at`] gives it.
+    pub identity: String,
+    /// Whether something else is still to be mounted over it.
+    pub is_automount: bool,
 }
 
 /// The last of the longest mount points wins: it lies on top.

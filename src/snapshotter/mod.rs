@@ -189,8 +189,9 @@ impl Snapshotter {
             }
         }
         drop(reader);
-        self.tree.empty_trash()?;
+        let emptied = self.tree.empty_trash();
         self.store.refill();
+        emptied?;
         first_error.map_or(Ok(()), |error| Err(error.into()))
     }
 

@@ -274,10 +274,14 @@ impl Snapshotter {
         let name = format!("ahead {}", site.repository.name());
         // If it cannot begin, each layer's own Prepare finds its markers.
         let _ = std::thread::Builder::new().name(name).spawn(move || {
+            // For one image at a time: all of them share the thread that asks the repository.
+            let Ok(_only) = site.ahead.try_lock() else { return };
             let deadline = Instant::now() + limit;
-            // Of several that nobody waits for yet the one that begins last is done first: the lowest is needed first.
-            for (layer, stored) in above.into_iter().rev() {
-                // One by one, so that who waits for an answer does not wait for all of these.
+            // One by one, so that who waits for an answer does not wait for all of these. The lowest is needed first.
+            for (layer, stored) in above {
+                if Instant::now() > deadline {
+                    return;
+                }
                 let question = Question { layer, records: false };
                 let Ok(mut answers) = site.repository.ask(vec![question], deadline) else { return };
                 let Some(Ok(Some(Present { identity, .. }))) = answers.pop() else { continue };

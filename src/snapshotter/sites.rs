@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::error::{Cause, Unavailable};
@@ -15,11 +15,13 @@ use crate::repository::{Question, Repository, State, Verify};
 pub(super) struct Site {
     pub repository: Arc<Repository>,
     pub finder: Finder,
+    /// Held by the one that looks ahead.
+    pub ahead: Mutex<()>,
 }
 
 impl Site {
     fn new(repository: Arc<Repository>) -> Arc<Self> {
-        Arc::new(Self { finder: Finder::new(repository.clone()), repository })
+        Arc::new(Self { finder: Finder::new(repository.clone()), repository, ahead: Mutex::new(()) })
     }
 }
 

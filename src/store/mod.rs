@@ -130,10 +130,13 @@ impl Store {
             OpenError::io(root, File::open(root).and_then(|dir| dir.sync_all()))?;
         }
         let reserve = Reserve::new(root);
-        let opened = match open(&path) {
-            Err(error) if is_full(&error) && reserve.release() => open(&path),
-            result => result,
-        };
+        let mut opened = open(&path);
+        for room in [Reserve::release, Reserve::settle] {
+            if opened.as_ref().is_err_and(is_full) {
+                room(&reserve);
+                opened = open(&path);
+            }
+        }
         let database = opened.map_err(|source| OpenError::from_redb(&path, source))?;
         match format(&database).map_err(|source| OpenError::Unreadable { path: path.clone(), source: source.into() })? {
             FORMAT => {}
@@ -195,11 +198,7 @@ impl Store {
             // Closed before it is opened: it locks its file.
             opened.database = None;
             opened.generation += 1;
-            let again = match open_again(&self.path) {
-                Err(error) if is_full(&error) && self.reserve.release() => open_again(&self.path),
-                result => result,
-            };
-            opened.database = Some(again.map_err(redb::Error::from)?);
+            opened.database = Some(open_again(&self.path).map_err(redb::Error::from)?);
             tracing::info!(path = %self.path.display(), "the metadata store was opened again after an error");
         }
         match &opened.database {

@@ -33,17 +33,17 @@ impl Reserve {
         }
     }
 
-    /// Gives the room away; false if there was none.
-    pub(super) fn release(&self) -> bool {
-        let had_room = fs::symlink_metadata(&self.0).is_ok_and(|file| file.is_file() && file.blocks() > 0);
-        if !had_room || fs::remove_file(&self.0).is_err() {
-            return false;
+    /// Gives the room away, if there is any.
+    pub(super) fn release(&self) {
+        if fs::remove_file(&self.0).is_ok() {
+            tracing::warn!(path = %self.0.display(), "the disk is full: the reserve is used");
         }
-        // Some file systems have it only when the removal is on the disk.
+    }
+
+    /// Waits until the room can be used: some file systems have it only when the removal of the file is on the disk.
+    pub(super) fn settle(&self) {
         if let Some(root) = self.0.parent() {
             let _ = fs::File::open(root).map(|root| nix::unistd::syncfs(&root));
         }
-        tracing::warn!(path = %self.0.display(), "the disk is full: the reserve is used to remove snapshots");
-        true
     }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::read::{find, held};
+use super::reserve::Reserve;
 use super::tables::{CHILDREN, LAYERS, NAMES, NO_PARENT, PLANS, SNAPSHOTS, TARGETS};
 use super::{Content, Error, Kind, Snapshot, Store, StoredPlan, Usage};
 use crate::digest::Digest;
@@ -53,7 +54,7 @@ pub enum Created {
 }
 
 /// What [`Store::remove`] took out.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Removed {
     /// The id of the snapshot, whose directory is now an orphan.
     pub id: u64,
@@ -191,13 +192,24 @@ impl Store {
 
     /// Removes a snapshot that no other stands on, and the marker plan of its layer if nothing else uses that.
     pub fn remove(&self, name: &str) -> Result<Removed, Error> {
-        match self.try_remove(name) {
-            Err(error) if error.is_full() && self.reserve.release() => self.try_remove(name),
-            result => result,
+        let mut attempted = None;
+        let mut result = self.try_remove(name, &mut attempted);
+        for room in [Reserve::release, Reserve::settle] {
+            match result {
+                Err(error) if error.is_full() => room(&self.reserve),
+                result => return result,
+            }
+            result = match (self.try_remove(name, &mut attempted), attempted) {
+                // What failed before may have been stored all the same.
+                (Err(Error::NotFound(_)), Some(removed)) => return Ok(removed),
+                (result, _) => result,
+            };
         }
+        result
     }
 
-    fn try_remove(&self, name: &str) -> Result<Removed, Error> {
+    /// `attempted` is what will have been removed, if this fails only when it is written.
+    fn try_remove(&self, name: &str, attempted: &mut Option<Removed>) -> Result<Removed, Error> {
         let transaction = self.begin_write()?;
         let mut tables = Tables::open(&transaction)?;
         let snapshot = tables.get(name)?;
@@ -217,8 +229,10 @@ impl Store {
             }
         }
         drop(tables);
+        let removed = Removed { id: snapshot.id, unused_layer };
+        *attempted = Some(removed);
         transaction.commit()?;
-        Ok(Removed { id: snapshot.id, unused_layer })
+        Ok(removed)
     }
 
     /// Changes the labels of a snapshot.

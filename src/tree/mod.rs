@@ -227,7 +227,8 @@ fn private_directory(path: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let is_empty = fs::read_dir(path).map_err(|e| Error::io("read", path, e))?.next().is_none();
-    if !is_empty || metadata.uid() != nix::unistd::geteuid().as_raw() {
+    // Somebody else who may write there could put something into it meanwhile.
+    if !is_empty || mode & 0o022 != 0 || metadata.uid() != nix::unistd::geteuid().as_raw() {
         return Err(Error::Open { path: path.to_owned(), mode });
     }
     tracing::info!(path = %path.display(), mode = format_args!("{mode:o}"), "the new directory is closed to others");

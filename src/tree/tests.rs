@@ -264,9 +264,10 @@ fn usage_is_not_led_outside() {
                 renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
             }
         });
-        let most = (0..20_000).map(|_| tree.usage(4).unwrap().inodes).max();
+        let usages: Vec<_> = (0..20_000).map(|_| tree.usage(4).map(|usage| usage.inodes)).collect();
         ended.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(most, Some(3));
+        let most = usages.into_iter().map(Result::unwrap).max().unwrap();
+        assert!(most < 10, "{most} of these, and 50 outside");
     });
 }
 

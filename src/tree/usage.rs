@@ -23,10 +23,15 @@ use crate::store::Usage;
 const BLOCK: u64 = 512;
 /// A path that is longer than this goes on from a descriptor: the kernel takes none of more than 4096 bytes.
 const PATH_BYTES: usize = 2048;
+/// So many descriptors may be held for that. What is deeper is not measured: containerd's own snapshotters give up where a
+/// path has 4096 bytes.
+const MAX_TOPS: usize = 32;
 
 /// A directory that is still to be listed.
 struct Pending {
     top: Rc<OwnedFd>,
+    /// The number of tops above.
+    tops: usize,
     /// The path of its parent below `top`.
     parent: Rc<Path>,
     name: OsString,
@@ -59,8 +64,8 @@ fn measure(directory: &Path) -> nix::Result<Usage> {
     let root = fstat(&top)?;
     let mut count = Count::default();
     count.add(&root);
-    let mut pending = vec![Pending { top: Rc::new(top), parent: Path::new("").into(), name: ".".into() }];
-    while let Some(Pending { top, parent, name }) = pending.pop() {
+    let mut pending = vec![Pending { top: Rc::new(top), tops: 0, parent: Path::new("").into(), name: ".".into() }];
+    while let Some(Pending { top, tops, parent, name }) = pending.pop() {
         let path: Rc<Path> = parent.join(name).into();
         let opened = match beneath::open_directory(&*top, &path) {
             Ok(opened) => opened,
@@ -70,8 +75,10 @@ fn measure(directory: &Path) -> nix::Result<Usage> {
         };
         let mut listing = Dir::from_fd(opened.try_clone().map_err(|e| errno(&e))?)?;
         let opened = Rc::new(opened);
-        let below =
-            if path.as_os_str().len() > PATH_BYTES { (opened.clone(), Path::new("").into()) } else { (top, path) };
+        let below = match path.as_os_str().len() > PATH_BYTES {
+            true => (opened.clone(), tops + 1, Path::new("").into()),
+            false => (top, tops, path),
+        };
         for entry in listing.iter() {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -88,7 +95,11 @@ fn measure(directory: &Path) -> nix::Result<Usage> {
             }
             count.add(&stat);
             if is_directory(&stat) {
-                pending.push(Pending { top: below.0.clone(), parent: below.1.clone(), name: name.to_owned() });
+                let (top, tops, parent) = below.clone();
+                if tops > MAX_TOPS {
+                    return Err(Errno::ENAMETOOLONG);
+                }
+                pending.push(Pending { top, tops, parent, name: name.to_owned() });
             }
         }
     }

@@ -26,7 +26,7 @@ const BUFFER_LIMIT: usize = 2 * HEADER_LIMIT as usize;
 /// The parser begins anew with every block of the map of a sparse file. So many bytes are parsed again in one archive,
 /// which is the four largest maps.
 const REPARSE_LIMIT: u64 = 1024 * 1024 * 1024;
-/// Headers of fewer bytes do not count as parsed again: those of all files but sparse ones.
+/// Headers of fewer bytes do not count as parsed again: those of nearly all files but sparse ones.
 const SMALL_HEADER: usize = 64 * 1024;
 /// The kernel's PATH_MAX without the final NUL.
 const PATH_LIMIT: u32 = 4095;

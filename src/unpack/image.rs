@@ -18,6 +18,10 @@ const DEPTH_LIMIT: usize = 4;
 const ENTRY_LIMIT: usize = 20_000;
 /// Most bytes of documents that are read on the way to an image. Each takes some thousand.
 const DOCUMENTS_LIMIT: usize = 256 * 1024 * 1024;
+/// Most bytes of their names, which nested indexes hand on to all that is in them.
+const NAMES_LIMIT: usize = 8 * 1024 * 1024;
+/// So many images are listed in a message.
+const LISTED: usize = 100;
 /// Longer names are nobody's: a reference has at most some hundred bytes.
 const NAME_LIMIT: usize = 1024;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -111,7 +115,7 @@ pub(super) fn layers(
 ) -> Result<Vec<Layer>, Error> {
     let content = source.read("index.json").map_err(|source| Error::Image { path: path.join("index.json"), source })?;
     let index: ImageIndex = parse("index.json", &content)?;
-    let mut collector = Collector { source, path, found: Vec::new(), entries: 0, bytes: 0 };
+    let mut collector = Collector { source, path, found: Vec::new(), entries: 0, bytes: 0, name_bytes: 0 };
     collector.collect(&index, &[], 0)?;
     let chosen = choose(collector.found, platform, reference)?;
     let manifest: ImageManifest = document(source, path, "manifest", &chosen)?;
@@ -148,6 +152,7 @@ struct Collector<'a> {
     found: Vec<Candidate>,
     entries: usize,
     bytes: usize,
+    name_bytes: usize,
 }
 
 impl Collector<'_> {
@@ -167,6 +172,10 @@ impl Collector<'_> {
             let mut names = names.to_vec();
             let own = [annotation(REF_NAME), annotation(CONTAINERD_NAME)].into_iter().flatten();
             names.extend(own.filter(|name| name.len() <= NAME_LIMIT));
+            self.name_bytes += names.iter().map(String::len).sum::<usize>();
+            if self.name_bytes > NAMES_LIMIT {
+                return Err(self.too_large(format_args!("more than {NAMES_LIMIT} bytes of names in all its indexes")));
+            }
             let here = self.source.has(&digest);
             let media_type = descriptor.media_type().to_string();
             if media_type.contains("image.index") || media_type.contains("manifest.list") {
@@ -226,7 +235,7 @@ impl Collector<'_> {
 }
 
 fn choose(candidates: Vec<Candidate>, platform: Option<&Platform>, reference: Option<&str>) -> Result<Digest, Error> {
-    let listing = || candidates.iter().map(Candidate::describe).collect::<String>();
+    let listing = || candidates.iter().take(LISTED).map(Candidate::describe).collect::<String>();
     let host = Platform::host();
     let wanted_platform = platform.unwrap_or(&host);
     let wanted = reference.map_or_else(|| wanted_platform.to_string(), |name| format!("{name:?}, {wanted_platform}"));

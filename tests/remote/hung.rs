@@ -179,11 +179,13 @@ on_both! {
         pull_in_place(&client, &Image::new("first", &[&layers[24]]));
         // As with a cold cache. What is known of the layers above takes longer than there is time for this one.
         site.mock().slow(Duration::from_millis(40));
-        let target = &image.chain()[0];
-        let key = crate::support::extract_key("default", 1, target);
-        let answer = client.prepare(&key, "", &image.labels(0, Style::New)).unwrap_err();
-        assert_eq!(answer.code(), tonic::Code::AlreadyExists, "{answer:?}: {}", daemon.log());
-        std::thread::sleep(Duration::from_secs(4));
+        let mut parent = String::new();
+        for (index, target) in image.chain().iter().take(6).enumerate() {
+            let key = crate::support::extract_key("default", index as u64, target);
+            let answer = client.prepare(&key, &parent, &image.labels(index, Style::New)).unwrap_err();
+            assert_eq!(answer.code(), tonic::Code::AlreadyExists, "{index}: {answer:?}: {}", daemon.log());
+            parent.clone_from(&client.list(&[&crate::support::target_filter(target, &parent)]).unwrap()[0].name);
+        }
         site.mock().slow(Duration::ZERO);
         assert!(daemon.lines(&["does not answer"]).is_empty(), "{}", daemon.log());
     }

@@ -199,11 +199,9 @@ fn plant_links(daemon: &Daemon, client: &Client, outside: &Path) {
         symlink(outside, deep.join("out")).unwrap();
     }
     client.usage("container").unwrap();
-    exchange_while(&upper(&client.mounts("container").unwrap()), outside, || {
-        for _ in 0..100 {
-            client.usage("container").unwrap();
-        }
-    });
+    let top = upper(&client.mounts("container").unwrap());
+    let usages = exchange_while(&top, outside, || (0..100).map(|_| client.usage("container")).collect::<Vec<_>>());
+    assert!(usages.iter().all(Result::is_ok), "{usages:?}");
     client.commit("committed", "container", &none).unwrap();
     client.remove("committed").unwrap();
 
@@ -229,7 +227,7 @@ fn plant_links(daemon: &Daemon, client: &Client, outside: &Path) {
 }
 
 /// As a container that exchanges a directory and a link, over and over.
-fn exchange_while(directory: &Path, outside: &Path, work: impl FnOnce()) {
+fn exchange_while<T>(directory: &Path, outside: &Path, work: impl FnOnce() -> T) -> T {
     let (one, other) = (directory.join("one"), directory.join("other"));
     fs::create_dir(&one).unwrap();
     symlink(outside, &other).unwrap();
@@ -240,9 +238,10 @@ fn exchange_while(directory: &Path, outside: &Path, work: impl FnOnce()) {
                 renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
             }
         });
-        work();
+        let result = work();
         ended.store(true, Ordering::Relaxed);
-    });
+        result
+    })
 }
 
 #[test]

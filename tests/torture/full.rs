@@ -74,6 +74,7 @@ fn room_is_made_on(kind: Kind) {
             client.prepare("afterwards", "base", &Labels::new()).unwrap();
             client.remove("afterwards").unwrap();
         }
+        daemon.client().cleanup().unwrap();
         assert!(fs::read_dir(daemon.root().join("trash")).unwrap().next().is_none());
     });
 }
