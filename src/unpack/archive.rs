@@ -140,6 +140,7 @@ pub(super) struct TarReader<R> {
     position: u64,
     /// Bytes of large headers that were parsed, as often as they were.
     parsed: u64,
+    has_end: bool,
 }
 
 impl<R: Input> TarReader<R> {
@@ -149,7 +150,12 @@ impl<R: Input> TarReader<R> {
         let mut parser = Parser::new(limits);
         // Times before 1970 are errors to the parser. `check_pax` does what this switches off.
         parser.set_ignore_pax_errors(true);
-        Self { input, parser, ahead: Vec::new(), content: 0, padding: 0, position: 0, parsed: 0 }
+        Self { input, parser, ahead: Vec::new(), content: 0, padding: 0, position: 0, parsed: 0, has_end: false }
+    }
+
+    /// Whether the mark of the archive's end was read; one that is cut off between two entries has none.
+    pub(super) fn has_end(&self) -> bool {
+        self.has_end
     }
 
     /// The stream; at the end of the archive it stands behind the end marker.
@@ -198,7 +204,10 @@ impl<R: Input> TarReader<R> {
                     header.drain(..consumed);
                     continue;
                 }
-                Ok(ParseEvent::End { .. }) => return Ok(None),
+                Ok(ParseEvent::End { .. }) => {
+                    self.has_end = true;
+                    return Ok(None);
+                }
                 Ok(ParseEvent::Entry { consumed, entry }) => (consumed, entry, None),
                 Ok(ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size }) => {
                     let extents =

@@ -27,6 +27,8 @@ pub(super) enum Source {
         file: File,
         /// Every regular file of the archive that a layout has.
         index: HashMap<Vec<u8>, (u64, u64)>,
+        /// Whether it is there to its end.
+        is_whole: bool,
     },
 }
 
@@ -86,6 +88,12 @@ impl Source {
         let transport = match self {
             Self::Archive { .. } if self.exists("manifest.json") => "docker-archive",
             Self::Directory(_) if self.exists("manifest.json") => "dir",
+            Self::Archive { is_whole: false, .. } => {
+                // As `nerdctl save` leaves it if it returns before containerd has sent everything.
+                let why =
+                    "it is cut off, as it has neither index.json nor the mark of an archive's end: write it again";
+                return Err(Error::NotAnImage { path: path.to_owned(), why: why.to_owned() });
+            }
             _ => return Err(Error::NotAnImage { path: path.to_owned(), why: "it has no index.json".to_owned() }),
         };
         Err(Error::OtherFormat { path: path.to_owned(), transport })
@@ -110,7 +118,7 @@ impl Source {
                 let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
                 Ok(Blob::File(file, meta.len()))
             }
-            Self::Archive { file, index } => match index.get(name.as_bytes()) {
+            Self::Archive { file, index, .. } => match index.get(name.as_bytes()) {
                 Some((position, size)) => Ok(Blob::Section(file, *position, position + size)),
                 None => Err(io::ErrorKind::NotFound.into()),
             },
@@ -205,5 +213,6 @@ fn open_archive(path: &Path, spool: impl FnOnce() -> Result<File, Error>) -> Res
             }
         }
     }
-    Ok(Source::Archive { file: reader.into_inner(), index })
+    let is_whole = reader.has_end();
+    Ok(Source::Archive { file: reader.into_inner(), index, is_whole })
 }

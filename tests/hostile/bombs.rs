@@ -232,3 +232,23 @@ fn an_index_that_is_a_pipe_is_refused() {
     let message = refusal(&run(directory.path(), &image, 64));
     assert!(message.contains("not a regular file"), "{message}");
 }
+
+#[test]
+fn an_image_archive_that_is_cut_off_is_told_from_another_format() {
+    if !skip::is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut bomb = Bomb::new();
+    bomb.put(b'0', b"blobs/sha256/x", &[7; 5000]);
+    let whole = zstd::decode_all(&bomb.end()[..]).expect("an archive");
+    let image = directory.path().join("image");
+    // After an entry, in its content, and behind it.
+    for cut in [512, 512 + 3000, 512 + 5120] {
+        fs::write(&image, &whole[..cut]).expect("an image");
+        let message = refusal(&run(directory.path(), &image, 64));
+        assert!(message.contains("it is cut off"), "{cut}: {message}");
+    }
+    fs::write(&image, &whole).expect("an image");
+    assert!(refusal(&run(directory.path(), &image, 64)).contains("it has no index.json"));
+}
