@@ -12,8 +12,8 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::beneath;
 
-/// Directories deeper than this are moved to the top first: they can be nested without limit, and each level takes a
-/// descriptor.
+/// Directories deeper than this are moved to the top first: they can be nested without limit, and each level takes two
+/// descriptors.
 const MAX_DEPTH: usize = 64;
 
 /// So many names of a directory are held at a time: a container can make millions of long ones.
