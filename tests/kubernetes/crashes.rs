@@ -91,11 +91,12 @@ pub(crate) fn all_parts_are_killed_while_pods_come_and_go(stage: &mut Stage) {
     assert_eq!(stage.site.asked_for(&image), [0; 0]);
 
     stage.delete_all();
+    let sandboxes = || stage.node.containerd.crictl(&["pods", "--quiet", "--namespace", stage.namespace()]).ok();
+    assert!(wait_until(LIMIT, || sandboxes().is_empty()), "{}", sandboxes());
+    println!("{} leases of killed requests are left", stage.node.end_leases());
     // Of the image at most its own layers are left, of the pods nothing.
     let left = || stage.node.snapshots().saturating_sub(before);
     assert!(wait_until(LIMIT, || left() <= image.layers.len()), "{} snapshots are left", left());
-    let sandboxes = || stage.node.containerd.crictl(&["pods", "--quiet", "--namespace", stage.namespace()]).ok();
-    assert!(wait_until(LIMIT, || sandboxes().is_empty()), "{}", sandboxes());
 }
 
 pub(crate) fn a_repository_dies_and_returns(stage: &mut Stage) {

@@ -88,7 +88,6 @@ pub(crate) fn kubelet_removes_images_under_disk_pressure(stage: &mut Stage) {
 #[track_caller]
 fn nothing_but_pause(stage: &Stage) {
     assert!(wait_until(LIMIT, || stage.node.snapshots() == 1), "{} snapshots are left", stage.node.snapshots());
-    let list = ["--namespace", "k8s.io", "snapshots", "--snapshotter", "cvmfs-snapshotter", "ls"];
-    let list = stage.node.containerd.ctr(&list).ok();
+    let list = stage.node.ctr(&["snapshots", "--snapshotter", "cvmfs-snapshotter", "ls"]).ok();
     assert_eq!(list.lines().count(), 2, "{list}");
 }

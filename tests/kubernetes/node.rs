@@ -13,7 +13,7 @@ use crate::cluster::{self, Cluster, free_port, path};
 use crate::common::blocks::blocks_of;
 use crate::common::containerd::{Containerd, Version};
 use crate::common::daemon::{self, Daemon};
-use crate::common::output::run;
+use crate::common::output::{Output, run};
 use crate::common::sandbox::{Process, Sandbox, wait_until};
 use crate::common::tool;
 use crate::site::Site;
@@ -157,6 +157,21 @@ impl Node {
         snapshots.filter(|snapshot| snapshot.path().join("fs").is_symlink()).count()
     }
 
+    /// Runs ctr where the objects of pods are.
+    pub(crate) fn ctr(&self, args: &[&str]) -> Output {
+        self.containerd.ctr(&[&["--namespace", "k8s.io"], args].concat())
+    }
+
+    /// Removes what a killed containerd still holds for requests that it no longer knows of: a lease of a day for each
+    /// (`WithLease` in containerd's client/lease.go). Returns how many there were. No request may be under way.
+    pub(crate) fn end_leases(&self) -> usize {
+        let leases = self.ctr(&["leases", "ls", "--quiet"]).ok();
+        for lease in leases.lines() {
+            self.ctr(&["leases", "rm", "--sync", lease]).ok();
+        }
+        leases.lines().count()
+    }
+
     /// Removes all pods and images through CRI, and says what is left then.
     pub(crate) fn clear(&self) -> Result<(), String> {
         for command in [&["rmp", "--force", "--all"][..], &["rmi", "--all"]] {
@@ -167,7 +182,10 @@ impl Node {
         }
         let snapshots = self.daemon.root().join("snapshots");
         if !wait_until(GARBAGE_LIMIT, || self.snapshots() == 0) {
-            return Err(format!("{} snapshots are left in {}", self.snapshots(), snapshots.display()));
+            let lists =
+                [&["snapshots", "--snapshotter", "cvmfs-snapshotter", "ls"][..], &["leases", "ls"], &["images", "ls"]];
+            let lists = lists.map(|list| self.ctr(list).to_string());
+            return Err(format!("{} snapshots are left in {}: {lists:#?}", self.snapshots(), snapshots.display()));
         }
         Ok(())
     }

@@ -186,8 +186,7 @@ impl Stage {
     #[track_caller]
     pub(crate) fn unpack_sandbox_image(&self) {
         let pause = self.image("test/pause:1");
-        let pull = ["--namespace", "k8s.io", "images", "pull", "--snapshotter", "overlayfs", "--plain-http", &pause];
-        self.node.containerd.ctr(&pull).ok();
+        self.node.ctr(&["images", "pull", "--snapshotter", "overlayfs", "--plain-http", &pause]).ok();
     }
 
     /// Puts an image into the repository; the registry has no layer of it.
