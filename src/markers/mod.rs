@@ -8,7 +8,9 @@
 //! that nothing has to be asked of the repository when it is written to the disk.
 
 mod finder;
+mod list;
 mod plan;
+mod queue;
 mod walk;
 
 pub use finder::Finder;

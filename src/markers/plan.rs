@@ -21,7 +21,8 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 use serde::{Deserialize, Serialize};
 
-use super::walk::{Marker, WalkError, bytes_path, open_beneath};
+use super::list::{Marker, bytes_path, open_beneath};
+use super::walk::WalkError;
 use crate::digest::Digest;
 
 use super::{AUFS_PREFIX, AUTO_CATALOG, CATALOG, OPAQUE, WHITEOUT_PREFIX};

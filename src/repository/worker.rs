@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use NoAnswer::{Late, Stuck};
+
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoAnswer {
@@ -18,8 +20,6 @@ pub(super) enum NoAnswer {
     /// It gets on, but the answer was not there after this long.
     Late(Duration),
 }
-
-use NoAnswer::{Late, Stuck};
 
 type Job = Box<dyn FnOnce(&Progress) + Send>;
 
