@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::chain::PlanError;
 use super::error::Error;
-use super::sites::{Located, Site, Wanted};
+use super::sites::{Ahead, Located, Site, Wanted};
 use super::{InFlight, Snapshotter};
 use crate::digest::Digest;
 use crate::key;
@@ -268,14 +268,14 @@ impl Snapshotter {
         if above.is_empty() {
             return;
         }
+        let Some(ahead) = Ahead::begin(site) else { return };
         let stored = |layer| self.store.read().and_then(|reader| reader.plan(layer)).ok().flatten();
         let above: Vec<_> = above.into_iter().map(|layer| (layer, stored(layer).map(|plan| plan.identity))).collect();
-        let (site, limit) = (site.clone(), self.marker_limit);
+        let limit = self.marker_limit;
         let name = format!("ahead {}", site.repository.name());
         // If it cannot begin, each layer's own Prepare finds its markers.
         let _ = std::thread::Builder::new().name(name).spawn(move || {
-            // For one image at a time: all of them share the thread that asks the repository.
-            let Ok(_only) = site.ahead.try_lock() else { return };
+            let site = &ahead.0;
             let deadline = Instant::now() + limit;
             // One by one, so that who waits for an answer does not wait for all of these. The lowest is needed first.
             for (layer, stored) in above {

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::error::{Cause, Unavailable};
@@ -15,13 +16,29 @@ use crate::repository::{Question, Repository, State, Verify};
 pub(super) struct Site {
     pub repository: Arc<Repository>,
     pub finder: Finder,
-    /// Held by the one that looks ahead.
-    pub ahead: Mutex<()>,
+    /// Whether somebody looks ahead.
+    ahead: AtomicBool,
+}
+
+/// Looks ahead in a repository, which one thread does at a time: all images share the one that asks the repository.
+pub(super) struct Ahead(pub Arc<Site>);
+
+impl Ahead {
+    /// Begins, unless somebody does it already.
+    pub(super) fn begin(site: &Arc<Site>) -> Option<Self> {
+        (!site.ahead.swap(true, Ordering::Acquire)).then(|| Self(site.clone()))
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.0.ahead.store(false, Ordering::Release);
+    }
 }
 
 impl Site {
     fn new(repository: Arc<Repository>) -> Arc<Self> {
-        Arc::new(Self { finder: Finder::new(repository.clone()), repository, ahead: Mutex::new(()) })
+        Arc::new(Self { finder: Finder::new(repository.clone()), repository, ahead: AtomicBool::default() })
     }
 }
 
