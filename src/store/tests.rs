@@ -206,3 +206,19 @@ fn a_store_that_another_process_is_about_to_make_is_in_use() {
     drop(other);
     Store::open(root.path()).unwrap();
 }
+
+#[test]
+fn a_panic_in_the_middle_of_a_change_changes_nothing() {
+    let mut scratch = Scratch::new();
+    scratch.active("before", "").unwrap();
+    let change = || scratch.store().update("before", |_| panic!("on purpose"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).is_err());
+    assert_eq!(scratch.store().read().unwrap().get("before").unwrap().labels, Labels::new());
+    for _ in 0..2 {
+        let labels = scratch.store().update("before", |_| Labels::from([("a".into(), "b".into())])).unwrap().labels;
+        assert_eq!(labels.len(), 1);
+        scratch.active("after", "").unwrap();
+        scratch.store().remove("after").unwrap();
+        scratch.reopen();
+    }
+}
