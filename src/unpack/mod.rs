@@ -43,6 +43,7 @@ mod archive;
 mod blob;
 mod error;
 mod image;
+mod late;
 mod name;
 mod pax;
 mod place;

@@ -4,7 +4,6 @@
 //! and an entry is made in it by its last component, with calls that do not follow a symlink there. So no name and no
 //! link of an archive reaches anything outside, whatever the archive has put in place before.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -23,6 +22,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, 
 use xattr::FileExt;
 
 use super::archive::Time;
+use super::late::{Directories, Late, TooMany};
 use super::name::Name;
 
 /// Owner, mode, time and extended attributes of an entry.
@@ -48,6 +48,12 @@ pub(super) enum PlaceError {
     System(&'static str, io::Error),
 }
 
+impl From<TooMany> for PlaceError {
+    fn from(_: TooMany) -> Self {
+        Self::Refused("the layer has more directories, or longer names of them, than fit into memory".to_owned())
+    }
+}
+
 type Placed<T = ()> = Result<T, PlaceError>;
 
 /// For `map_err`: names what was tried.
@@ -65,66 +71,22 @@ pub(super) type XattrLost<'a> = dyn Fn(&OsStr) + Sync + 'a;
 /// What would be inherited by all that is made in a directory.
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
-/// The most memory for [`Late`], about. An archive of directories compresses well, but a million of them takes less.
-const LATE_LIMIT: usize = 128 * 1024 * 1024;
-
-/// What directories get at the end, when nothing in them changes any more.
-struct Late {
-    /// The archive says nothing of it.
-    unlisted: bool,
-    mtime: Time,
-    default_acl: Option<Vec<u8>>,
-}
-
-impl Late {
-    /// Memory that it takes, about, under this name.
-    fn size(&self, name: &Name) -> usize {
-        size_of::<(Name, Self)>() + name.0.len() + self.default_acl.as_ref().map_or(0, Vec::len)
-    }
-}
-
-impl Late {
-    /// For a directory that the archive does not list. The time is always the same, so that a layer always gives the
-    /// same tree.
-    fn unlisted() -> Self {
-        Self { unlisted: true, mtime: Time { seconds: 0, nanos: 0 }, default_acl: None }
-    }
-}
-
 /// The root of a layer that is being unpacked.
 pub(super) struct Root<'a> {
     root: OwnedFd,
     /// The parent that was used last: archives are mostly sorted by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    late: BTreeMap<Name, Late>,
-    /// Memory that `late` takes.
-    late_size: usize,
+    late: Directories,
     xattr_lost: &'a XattrLost<'a>,
 }
 
 impl<'a> Root<'a> {
     /// Places entries below the directory `root`.
     pub(super) fn new(root: OwnedFd, xattr_lost: &'a XattrLost<'a>) -> Self {
-        let (name, late) = (Name(Vec::new()), Late::unlisted());
-        let late_size = late.size(&name);
-        Self { root, parent: None, late: BTreeMap::from([(name, late)]), late_size, xattr_lost }
-    }
-
-    /// Remembers what a directory gets at the end.
-    fn put_late(&mut self, name: Name, late: Late) -> Placed {
-        self.drop_late(&name);
-        self.late_size += late.size(&name);
-        self.late.insert(name, late);
-        if self.late_size > LATE_LIMIT {
-            return refused("the layer has more directories, or longer names of them, than fit into memory");
-        }
-        Ok(())
-    }
-
-    fn drop_late(&mut self, name: &Name) {
-        if let Some(late) = self.late.remove(name) {
-            self.late_size -= late.size(name);
-        }
+        let mut late = Directories::default();
+        // The first one is never too many.
+        let _ = late.insert(Name(Vec::new()), Late::unlisted());
+        Self { root, parent: None, late, xattr_lost }
     }
 
     /// Makes a file, has `write` fill it, and gives it its attributes.
@@ -169,9 +131,9 @@ impl<'a> Root<'a> {
         self.own(&directory, &attributes)?;
         let (acls, others): (Vec<_>, _) = attributes.xattrs.into_iter().partition(|(key, _)| key == DEFAULT_ACL);
         self.set_xattrs(&directory, &others)?;
-        let earlier = self.late.get(name).and_then(|late| late.default_acl.clone());
+        let earlier = self.late.default_acl(name).cloned();
         let default_acl = acls.into_iter().last().map(|(_, acl)| acl).or(earlier);
-        self.put_late(name.clone(), Late { unlisted: false, mtime: attributes.mtime, default_acl })
+        Ok(self.late.insert(name.clone(), Late { unlisted: false, mtime: attributes.mtime, default_acl })?)
     }
 
     /// Makes a symbolic link; where it leads is not looked at.
@@ -237,8 +199,7 @@ impl<'a> Root<'a> {
     pub(super) fn finish(&mut self) -> Result<Vec<Vec<u8>>, (Vec<u8>, PlaceError)> {
         self.parent = None;
         let mut unlisted = Vec::new();
-        // Backwards: what lies in a directory sorts behind it.
-        for (name, late) in std::mem::take(&mut self.late).into_iter().rev() {
+        for (name, late) in self.late.take() {
             self.finish_directory(&name, &late).map_err(|error| (name.0.clone(), error))?;
             if late.unlisted && !name.is_root() {
                 unlisted.push(name.0);
@@ -277,26 +238,10 @@ impl<'a> Root<'a> {
         let tree = is_directory(&stat(fd, last)?);
         remove(fd, last)?;
         if tree {
-            self.forget(name);
+            self.parent = None;
+            self.late.remove_tree(name);
         }
         create(self.parent(parent)?, last).map_err(failed(action))
-    }
-
-    /// A directory and what lay in it are gone.
-    fn forget(&mut self, name: &Name) {
-        self.parent = None;
-        self.drop_late(name);
-        let prefix = [&name.0[..], b"/"].concat();
-        let below: Vec<Name> = self
-            .late
-            .range(Name(prefix.clone())..)
-            .map(|(name, _)| name)
-            .take_while(|name| name.0.starts_with(&prefix))
-            .cloned()
-            .collect();
-        for name in below {
-            self.drop_late(&name);
-        }
     }
 
     /// The directory in which an entry is to be made; missing ones are made.
@@ -337,7 +282,7 @@ impl<'a> Root<'a> {
             let directory = self.open_directory(&name.0)?;
             fchown(&directory, Some(Uid::from_raw(0)), Some(Gid::from_raw(0))).map_err(failed("set the owner"))?;
             fchmod(&directory, Mode::from_bits_truncate(0o755)).map_err(failed("set the mode"))?;
-            self.put_late(name, Late::unlisted())?;
+            self.late.insert(name, Late::unlisted())?;
         }
         Ok(())
     }
