@@ -36,14 +36,14 @@ class Container(Machine):
         os.dup2(console, 1)
         os.dup2(console, 2)
 
-    def start(self):
+    def start(self, allow_reboot=False):
         for cgroup in self.cgroups:
             cgroup.mkdir(exist_ok=True)
             for name in ["cpuset.cpus", "cpuset.mems"]:
                 # Of version 1, where a new one has none.
                 if (cgroup.parent / name).exists():
                     (cgroup / name).write_text((cgroup.parent / name).read_text())
-        super().start()
+        super().start(allow_reboot)
 
     def release(self):
         super().release()

@@ -13,14 +13,19 @@ import time
 LIMIT = 900
 
 
+class TestTimeout(Exception):
+    """The whole test took too long. Not a TimeoutError, which a socket raises as well."""
+
+
 def retry(check, timeout, what):
-    """Calls `check` every second until it is true; fails after `timeout` attempts."""
-    for _ in range(timeout):
+    """Calls `check` every second until it is true; fails after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
         if check():
             return
         time.sleep(1)
     if not check():
-        raise AssertionError(f"timed out after {timeout} attempts: {what}")
+        raise AssertionError(f"timed out after {timeout} seconds: {what}")
 
 
 def die_with_parent():
@@ -43,9 +48,10 @@ class Machine:
 
     # Power
 
-    def start(self):
+    def start(self, allow_reboot=False):
         if self.process:
             return
+        self.allow_reboot = allow_reboot
         path = self.folder / "shell"
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as listener:
@@ -91,10 +97,14 @@ class Machine:
             self.wait_for_shutdown()
 
     def reboot(self):
+        # A machine of the NixOS test driver just ends.
+        assert self.allow_reboot, f"{self.name} was not started with allow_reboot=True"
         self.shutdown()
-        self.start()
+        self.start(allow_reboot=True)
 
     def wait_for_shutdown(self):
+        if not self.process:
+            return
         self.process.wait(timeout=LIMIT)
         if self.shell:
             self.shell.close()
@@ -202,6 +212,8 @@ class Machine:
         status, output = self.systemctl(f"--no-pager show '{unit}' --property={name} --value", user)
         if status != 0:
             raise AssertionError(f"no {name} of {unit}: {output}")
+        if not output:
+            raise AssertionError(f"{unit} has no property {name}")
         return output.strip()
 
     def require_unit_state(self, unit, require_state="active"):

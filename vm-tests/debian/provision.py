@@ -1,5 +1,6 @@
 """Makes what the machines of the tests are started from."""
 
+import contextlib
 import fcntl
 import hashlib
 import inspect
@@ -30,23 +31,43 @@ def root(base, tree, path, log):
     subprocess.run(command, check=True, stdout=log.file, stderr=log.file, preexec_fn=die_with_parent)
 
 
+@contextlib.contextmanager
+def locked(path, kind=fcntl.LOCK_EX):
+    """Waits until nobody else has the lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, kind)
+        yield
+
+
+@contextlib.contextmanager
 def booted(base, tree, memory, names, log, disk=None):
     """Makes a disk with the state of a machine that has booted for the first time; a copy of that of an earlier run, if
-    nothing has changed since. `names` are those of all machines of its test. Without a disk it is done ahead."""
+    nothing has changed since. `names` are those of all machines of its test. Without a disk it is done ahead.
+
+    What the disk stands on stays as it is until the context ends."""
     tree = tree.resolve()
-    cache = WORK / "machines" / "-".join(tree.relative_to(HERE / "rendered").parts)
-    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache = WORK / "machines" / "-".join(tree.parts[-2:])
+    lock = cache.with_suffix(".lock")
     stamp = key(base, tree, memory, names)
-    # Somebody else may be at it.
-    with cache.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (cache / "stamp").exists() or (cache / "stamp").read_text() != stamp:
-            shutil.rmtree(cache, ignore_errors=True)
-            cache.mkdir()
-            boot(base, tree, memory, names, cache, log, nice=1 if disk else 19)
-            (cache / "stamp").write_text(stamp)
-        if disk:
-            shutil.copyfile(cache / "booted", disk)
+
+    def is_current():
+        return (cache / "stamp").exists() and (cache / "stamp").read_text() == stamp
+
+    while True:
+        with locked(lock, fcntl.LOCK_SH):
+            if is_current():
+                if disk:
+                    shutil.copyfile(cache / "booted", disk)
+                yield
+                return
+        with locked(lock):
+            # Somebody else may have been at it.
+            if not is_current():
+                shutil.rmtree(cache, ignore_errors=True)
+                cache.mkdir()
+                boot(base, tree, memory, names, cache, log, nice=1 if disk else 19)
+                (cache / "stamp").write_text(stamp)
 
 
 def boot(base, tree, memory, names, cache, log, nice):
@@ -79,7 +100,8 @@ def key(base, tree, memory, names):
     inputs += [TARGET / "debug/cvmfs-snapshotter", TARGET / "debug/examples/mock-cvmfs"]
     inputs += sorted((PROJECT / "build/tools").glob("*/stamp"))
     inputs += [path for folder in (PROJECT / "vm-tests/lib", tree) for path in sorted(folder.rglob("*"))]
-    digest = hashlib.sha256(f"{inspect.getsource(qemu)} {memory} {len(names) > 1}".encode())
+    version = subprocess.check_output(["qemu-system-x86_64", "--version"], text=True)
+    digest = hashlib.sha256(f"{version} {inspect.getsource(qemu)} {memory} {len(names) > 1}".encode())
     for path in inputs:
         digest.update(f"\0{path}\0".encode())
         if path.is_symlink():

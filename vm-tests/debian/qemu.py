@@ -27,8 +27,8 @@ class Qemu(Machine):
             command += ["-loadvm", BOOTED]
         return command
 
-    def start(self):
-        super().start()
+    def start(self, allow_reboot=False):
+        super().start(allow_reboot)
         if self.resume:
             # Its shell was ready when it was saved.
             self.connected, self.resume = True, False

@@ -3,9 +3,14 @@
 set -u
 failures=0
 
+denied='Read-only file system|Operation not permitted|[Pp]ermission denied|Address family not supported'
+
 refused() {
-  if (eval "$1") 2>/dev/null; then
+  if error=$( (eval "$1") 2>&1); then
     echo "possible, but should not be: $1"
+    failures=1
+  elif ! [[ $error =~ $denied ]]; then
+    echo "failed for another reason: $1: $error"
     failures=1
   fi
 }
@@ -16,14 +21,21 @@ possible() {
   fi
 }
 
+export LC_ALL=C
 cd "$1" || exit 1
+mkdir probe-mount || exit 1
 
 refused 'touch /run/probe'
 refused 'touch /run/containerd-cvmfs-grpc/probe'
 refused 'touch /etc/probe'
 refused 'touch /srv/probe'
 refused 'touch /usr/probe'
-refused 'mount -t tmpfs none /mnt'
+refused 'touch /root/probe'
+refused 'touch /srv/layers/probe'
+refused 'touch /var/lib/probe'
+refused 'touch /var/lib/containerd/probe'
+refused 'touch /var/log/probe'
+refused 'mount -t tmpfs none probe-mount'
 refused 'unshare --mount true'
 refused 'exec 3<>/dev/tcp/127.0.0.1/5000'
 refused 'mknod probe-device b 7 0'
@@ -36,5 +48,6 @@ possible 'test "$(stat -c %a:%u:%g probe-shared)" = 2775:0:8'
 possible 'mkdir probe-foreign && chown 1000:1000 probe-foreign && chmod 500 probe-foreign && touch probe-foreign/file'
 possible 'rm -r probe-whiteout probe-owned probe-shared probe-foreign'
 possible 'ls /srv /cvmfs > probe-list || ls /srv > probe-list; rm probe-list'
+possible 'rmdir probe-mount'
 
 exit $failures
