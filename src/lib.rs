@@ -16,6 +16,7 @@ pub mod label;
 pub mod logging;
 pub mod markers;
 mod mountinfo;
+mod remedy;
 mod removal;
 pub mod repository;
 pub mod server;

@@ -106,7 +106,7 @@ fn status(error: &Error) -> Status {
             store::Error::Database(_) => Status::internal(message),
         },
         Error::Tree(error) => match error {
-            tree::Error::Lost(_) => Status::data_loss(message),
+            tree::Error::Lost(_) | tree::Error::Unwritten(_) => Status::data_loss(message),
             tree::Error::Io { .. } if error.is_full() => Status::resource_exhausted(message),
             tree::Error::Io { .. } | tree::Error::Open { .. } | tree::Error::Mounted(_) => Status::internal(message),
         },

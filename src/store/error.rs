@@ -4,12 +4,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Kind;
+use crate::remedy::remedy;
 
 /// The store could not be opened. Its records are as they were; redb may have written to the header of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file operation failed.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", remedy(.source))]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -124,7 +125,7 @@ pub enum Error {
     #[error("the metadata store is damaged at {0:?}; stop the snapshotter and look at what it says at the next start")]
     Damaged(String),
     /// The database failed.
-    #[error("the metadata store failed: {0}")]
+    #[error("the metadata store (metadata.redb in the state directory) failed: {0}{remedy}", remedy = io_of(.0).map_or("", remedy))]
     Database(Box<redb::Error>),
 }
 
@@ -136,8 +137,12 @@ impl Error {
 
     /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Database(e) if matches!(&**e, redb::Error::Io(io) if is_full(io)))
+        matches!(self, Self::Database(error) if io_of(error).is_some_and(is_full))
     }
+}
+
+fn io_of(error: &redb::Error) -> Option<&std::io::Error> {
+    if let redb::Error::Io(error) = error { Some(error) } else { None }
 }
 
 /// Whether a disk, or what somebody may use of it, is full.

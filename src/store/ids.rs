@@ -22,4 +22,9 @@ impl Ids {
         *block = first + 1..first + BLOCK;
         Ok(first)
     }
+
+    /// Gives out no more ids of the block.
+    pub(super) fn skip(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = 0..0;
+    }
 }

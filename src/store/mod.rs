@@ -173,6 +173,12 @@ impl Store {
         })
     }
 
+    /// An id that is greater than all that were ever given out, and that no later one is less than.
+    pub fn skip_ids(&self) -> Result<u64, Error> {
+        self.ids.skip();
+        self.next_block()
+    }
+
     /// All ids that were ever given out are less than this one.
     pub fn next_block(&self) -> Result<u64, Error> {
         let meta = self.begin(|database| Ok(database.begin_read()?))?.open_table(META)?;

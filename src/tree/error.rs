@@ -3,11 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::remedy::remedy;
+
 /// A directory of a snapshot could not be made, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A call failed.
-    #[error("cannot {what} {path}: {source}")]
+    #[error("cannot {what} {path}: {source}{}", remedy(.source))]
     Io {
         /// What was to be done.
         what: &'static str,
@@ -31,6 +33,11 @@ pub enum Error {
         "the files of the snapshot are missing: there is no directory {0}; it was removed by something else; remove the container or image that uses it, and pull again"
     )]
     Lost(PathBuf),
+    /// The kernel could not write everything to the disk after this snapshot was made.
+    #[error(
+        "the disk failed since {0} was made, and may have lost some of its files; remove the snapshot and make it anew (pull the image again), and look at the kernel's log (`dmesg`)"
+    )]
+    Unwritten(PathBuf),
     /// Something is mounted where a removed snapshot is.
     #[error("something is mounted on {0}: not deleted; unmount it")]
     Mounted(PathBuf),

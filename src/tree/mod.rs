@@ -23,6 +23,7 @@
 
 mod error;
 mod extras;
+mod flush;
 mod remove;
 mod usage;
 
@@ -35,6 +36,7 @@ use std::sync::Mutex;
 pub use error::Error;
 
 use crate::stack::{FS, WORK};
+use flush::Flusher;
 use remove::Trash;
 
 /// The directories below one root.
@@ -42,6 +44,7 @@ pub struct Tree {
     root: PathBuf,
     snapshots: PathBuf,
     trash: Trash,
+    flusher: Flusher,
     /// Whether the file system takes extended attributes of users, which seals need.
     seals: bool,
     /// Held while c, s and e are made.
@@ -60,6 +63,7 @@ impl Tree {
     pub fn open(root: &Path) -> Result<Self, Error> {
         let snapshots = root.join("snapshots");
         let trash = Trash::open(&root.join("trash"))?;
+        let flusher = Flusher::open(root)?;
         let seals = extras::takes_user_xattrs(&snapshots)?;
         if !seals {
             tracing::warn!(
@@ -67,7 +71,7 @@ impl Tree {
                 "the file system takes no extended attributes of users: containerd may read /etc/passwd of a lower layer where an image replaced /etc; use ext4, xfs or btrfs"
             );
         }
-        Ok(Self { root: root.to_owned(), snapshots, trash, seals, extras: Mutex::new(()) })
+        Ok(Self { root: root.to_owned(), snapshots, trash, flusher, seals, extras: Mutex::new(()) })
     }
 
     /// Whether any snapshot has a directory.
@@ -167,11 +171,11 @@ impl Tree {
     }
 
     /// Puts the files of a local snapshot on the disk, so that a power cut cannot leave half of them under a name that
-    /// the store has already. One call for the whole file system: syncing every file by itself takes far longer.
-    pub fn sync(&self, id: u64) -> Result<(), Error> {
-        let path = self.fs(id);
-        let opened = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
-        nix::unistd::syncfs(&opened).map_err(|e| Error::io("sync", &path, e.into()))
+    /// the store has already. Fails for a snapshot that an earlier failure of the disk may have taken files from.
+    ///
+    /// Snapshots that are made later have ids from `next_id` on.
+    pub fn sync(&self, id: u64, next_id: impl FnOnce() -> u64) -> Result<(), Error> {
+        self.flusher.flush(id, &self.fs(id), next_id)
     }
 
     /// The disk that the files of a local snapshot take. Walks through all of them.

@@ -140,6 +140,11 @@ impl Disk {
         self.command(if fails { "fail on" } else { "fail off" });
     }
 
+    /// From now on no data can be written that have this word in them.
+    pub(crate) fn fail_writes_of(&mut self, word: &str) {
+        self.command(&format!("fail {word}"));
+    }
+
     /// Mounts what the cut has left, as the next start of the machine would.
     pub(crate) fn remount(&mut self) {
         self.unmount();

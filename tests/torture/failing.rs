@@ -1,13 +1,15 @@
 //! A disk that fails: nothing that was acknowledged is lost, what fails says so, and the daemon never makes room or begins
 //! anew to go on.
 
+use std::fs;
+
 use containerd_snapshots::tonic::Code;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
 use crate::disk::{Disk, Kind};
 use crate::mock_support;
-use crate::support::{Daemon, Info, Labels, Settings, eventually};
+use crate::support::{Daemon, Info, Labels, Settings, eventually, lowers, upper};
 use crate::with_own_mounts;
 
 /// A disk with a daemon that has some snapshots, and what it lists.
@@ -51,6 +53,7 @@ fn a_disk_that_fails_loses_nothing_that_was_acknowledged() {
             let status = answer.expect_err(request);
             let message = status.message().to_lowercase();
             assert!(message.contains("input/output") || message.contains("read-only"), "{request}: {status:?}");
+            assert!(message.contains("; ") && message.contains("`dmesg`"), "{request}: no remedy: {status:?}");
             assert_ne!(status.code(), Code::NotFound, "{request}");
         }
         assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
@@ -64,6 +67,48 @@ fn a_disk_that_fails_loses_nothing_that_was_acknowledged() {
         client.mounts("container").unwrap();
         client.cleanup().unwrap();
         client.commit("new", "container", &Labels::new()).unwrap();
+    });
+}
+
+/// The kernel tells of a failed write once, and takes what it could not write for written.
+#[test]
+fn what_the_disk_did_not_take_is_never_committed() {
+    with_daemon(|mut disk, mut daemon, listed| {
+        const WORD: &str = "unwritable";
+        let client = daemon.client();
+        let extracted = |key: &str, content: &str| {
+            let top = upper(&client.prepare(key, "base", &Labels::new()).unwrap());
+            fs::write(top.join("file"), content.repeat(10_000)).unwrap();
+        };
+        extracted("hit", WORD);
+        extracted("beside", "content");
+        disk.fail_writes_of(WORD);
+        let status = client.commit("layer", "hit", &Labels::new()).unwrap_err();
+        assert!(status.message().contains("Input/output error") && status.message().contains("`dmesg`"), "{status:?}");
+        disk.fail(false);
+        // Whose files were lost nobody knows.
+        for key in ["hit", "beside", "container"] {
+            let status = client.commit("layer", key, &Labels::new()).unwrap_err();
+            assert_eq!(status.code(), Code::DataLoss, "{key}: {status:?}");
+            assert!(status.message().contains("make it anew"), "{key}: {status:?}");
+        }
+        client.remove("hit").unwrap();
+        client.remove("beside").unwrap();
+        extracted("again", "content");
+        client.commit("layer", "again", &Labels::new()).unwrap();
+        // What was acknowledged is on the disk.
+        disk.freeze(false);
+        daemon.signal(Signal::SIGKILL);
+        disk.cut(1);
+        daemon.wait();
+        disk.remount();
+        daemon.restart();
+        let client = daemon.client();
+        let view = lowers(&client.view("look", "layer", &Labels::new()).unwrap());
+        assert_eq!(fs::read_to_string(view[0].join("file")).unwrap(), "content".repeat(10_000));
+        client.remove("look").unwrap();
+        client.remove("layer").unwrap();
+        assert_eq!(sorted(client.list(&[]).unwrap()), listed);
     });
 }
 

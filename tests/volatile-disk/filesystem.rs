@@ -25,6 +25,25 @@ pub(crate) struct Disks {
     changed: Condvar,
 }
 
+/// What fails with EIO.
+pub(crate) enum Failing {
+    Nothing,
+    /// Every write and flush.
+    All,
+    /// Writes of data that have this in them.
+    WritesOf(Vec<u8>),
+}
+
+impl Failing {
+    fn write(&self, data: &[u8]) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::All => true,
+            Self::WritesOf(text) => data.windows(text.len()).any(|part| part == text),
+        }
+    }
+}
+
 struct State {
     number: u64,
     disk: Medium,
@@ -32,7 +51,7 @@ struct State {
     old: Medium,
     frozen: bool,
     freezes_at_flush: bool,
-    failing: bool,
+    failing: Failing,
 }
 
 impl Disks {
@@ -43,7 +62,7 @@ impl Disks {
             old: Medium::default(),
             frozen: false,
             freezes_at_flush: false,
-            failing: false,
+            failing: Failing::Nothing,
         };
         Self { bytes, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -67,7 +86,7 @@ impl Disks {
         "thawed".into()
     }
 
-    pub(crate) fn fail(&self, failing: bool) -> String {
+    pub(crate) fn fail(&self, failing: Failing) -> String {
         self.state.lock().unwrap().failing = failing;
         "so be it".into()
     }
@@ -81,23 +100,28 @@ impl Disks {
     }
 
     /// Works on a disk, as soon as it is not frozen.
-    fn with<T>(&self, inode: INodeNo, work: impl FnOnce(&mut Medium, bool) -> T) -> Result<T, Errno> {
+    fn with<T>(&self, inode: INodeNo, work: impl FnOnce(&mut Medium, &Failing) -> T) -> Result<T, Errno> {
         let mut state = self.state.lock().unwrap();
         while state.frozen {
             state = self.changed.wait(state).unwrap();
         }
         let State { number, disk, old, failing, .. } = &mut *state;
         match inode.0.checked_sub(FIRST) {
-            Some(wanted) if wanted == *number => Ok(work(disk, *failing)),
-            Some(wanted) if wanted + 1 == *number => Ok(work(old, *failing)),
+            Some(wanted) if wanted == *number => Ok(work(disk, failing)),
+            Some(wanted) if wanted + 1 == *number => Ok(work(old, failing)),
             _ => Err(Errno::EIO),
         }
     }
 
-    /// As [`Self::with`], unless changes fail.
-    fn change(&self, inode: INodeNo, work: impl FnOnce(&mut Medium)) -> Result<(), Errno> {
-        let change = |disk: &mut Medium, failing: bool| {
-            if failing {
+    /// As [`Self::with`], unless it is to fail.
+    fn change(
+        &self,
+        inode: INodeNo,
+        fails: impl FnOnce(&Failing) -> bool,
+        work: impl FnOnce(&mut Medium),
+    ) -> Result<(), Errno> {
+        let change = |disk: &mut Medium, failing: &Failing| {
+            if fails(failing) {
                 return Err(Errno::EIO);
             }
             work(disk);
@@ -187,7 +211,7 @@ impl Filesystem for Served {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.0.change(inode, |disk| disk.write(offset, data)) {
+        match self.0.change(inode, |failing| failing.write(data), |disk| disk.write(offset, data)) {
             Ok(()) => reply.written(data.len() as u32),
             Err(error) => reply.error(error),
         }
@@ -195,7 +219,7 @@ impl Filesystem for Served {
 
     fn fsync(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         self.0.before_flush();
-        match self.0.change(inode, Medium::flush) {
+        match self.0.change(inode, |failing| matches!(failing, Failing::All), Medium::flush) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(error),
         }

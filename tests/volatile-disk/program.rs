@@ -14,6 +14,7 @@
 //! cut SEED         throw away what is not on the medium; what the medium has is the next disk, `disk-<n>`
 //! thaw             answer again; after a cut, the old disk goes on working in memory
 //! fail on|off      fail every write and flush with EIO
+//! fail TEXT        fail every write of data that have this text in them
 //! stop             the disk's end
 //! ```
 
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use clap::Parser;
 use fuser::{Config, MountOption, Session};
 
-use filesystem::Disks;
+use filesystem::{Disks, Failing};
 
 #[derive(Parser)]
 struct Arguments {
@@ -62,7 +63,9 @@ fn run(arguments: &Arguments) -> io::Result<()> {
             ["freeze-at-flush"] => disks.freeze_at_flush(),
             ["cut", seed] => disks.cut(seed.parse().map_err(io::Error::other)?),
             ["thaw"] => disks.thaw(),
-            ["fail", how] => disks.fail(*how == "on"),
+            ["fail", "on"] => disks.fail(Failing::All),
+            ["fail", "off"] => disks.fail(Failing::Nothing),
+            ["fail", text] => disks.fail(Failing::WritesOf(text.as_bytes().to_vec())),
             ["stop"] => break,
             _ => return Err(io::Error::other(format!("what is {line:?}?"))),
         };

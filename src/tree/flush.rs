@@ -1,0 +1,39 @@
+//! Putting what clients have written on the disk.
+//!
+//! The kernel writes later, and when that fails it takes the pages for written and tells of it once: each descriptor that
+//! was open before (syncfs(2), since Linux 5.8). Nobody knows whose files it was. So one descriptor stays open, which
+//! hears of every failure, and after one no snapshot of before can be committed any more.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use super::error::Error;
+
+pub(super) struct Flusher {
+    root: File,
+    /// Snapshots with a lesser id may have lost files. Locked while the disk is written to, so that of two who wait for
+    /// that the other one hears of a failure as well.
+    lost_below: Mutex<u64>,
+}
+
+impl Flusher {
+    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        let opened = File::open(root).map_err(|e| Error::io("open", root, e))?;
+        Ok(Self { root: opened, lost_below: Mutex::new(0) })
+    }
+
+    /// Writes the whole file system: syncing every file by itself takes far longer.
+    ///
+    /// `id` and `path` are of the snapshot that it is done for. Snapshots that are made later have ids from `next_id` on.
+    pub(super) fn flush(&self, id: u64, path: &Path, next_id: impl FnOnce() -> u64) -> Result<(), Error> {
+        let mut lost_below = self.lost_below.lock().unwrap_or_else(PoisonError::into_inner);
+        if id < *lost_below {
+            return Err(Error::Unwritten(path.to_owned()));
+        }
+        nix::unistd::syncfs(&self.root).map_err(|e| {
+            *lost_below = next_id().max(id + 1);
+            Error::io("write to the disk", path, e.into())
+        })
+    }
+}
