@@ -42,6 +42,7 @@ lint:
 	cargo fmt --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo check --manifest-path fuzz/Cargo.toml --locked --target-dir target
 	test -z "$$(gofmt -l tools tests/conformance)"
 	cd tests/conformance && go vet ./...
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi

@@ -21,6 +21,9 @@ use crate::site::Site;
 /// containerd collects garbage some moments after the last user of a snapshot is gone.
 const GARBAGE_LIMIT: Duration = Duration::from_secs(30);
 
+/// It reads the state of all containers first.
+const CRI_LIMIT: Duration = Duration::from_secs(60);
+
 /// Where containerd finds what our program prints.
 const DROP_IN: &str = "conf.d/cvmfs-snapshotter.toml";
 
@@ -140,6 +143,9 @@ impl Node {
     /// usual ones.
     pub(crate) fn restart_kubelet(&mut self, settings: &Value) {
         self.kubelet.stop().expect("kubelet ends when it is asked to");
+        // While CRI does not answer, kubelet ends at once; a system would start it again.
+        let answers = || self.containerd.crictl(&["info"]).status.success();
+        assert!(wait_until(CRI_LIMIT, answers), "{}", self.containerd.crictl(&["info"]));
         let mut config = kubelet_config(self.sandbox, &self.name, self.port, &self.dir, &self.containerd.socket());
         merge(&mut config, settings);
         fs::write(self.dir.join("config.json"), config.to_string()).expect("the configuration of kubelet");

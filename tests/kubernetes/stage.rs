@@ -102,14 +102,19 @@ impl Stage {
         for what in [&["get", "pods", "-o", "wide"][..], &["get", "events", "--sort-by=.lastTimestamp"]] {
             eprintln!("{}", self.kubectl(what));
         }
-        let kubelet = self.node.kubelet.log_text();
-        let lines = kubelet.lines().rev().filter(|line| line.contains("evict") || line.contains("image_gc")).take(20);
-        eprintln!("{}", lines.collect::<Vec<_>>().join("\n"));
-        let log = self.node.daemon.log_text();
-        let lines = log.lines().rev().filter(|line| !line.contains(" DEBUG ")).take(40).collect::<Vec<_>>();
-        eprintln!("--- the end of the snapshotter's log");
-        for line in lines.iter().rev() {
-            eprintln!("{line}");
+        let node = &self.node;
+        let logs = [
+            ("kubelet", &node.kubelet),
+            ("containerd", node.containerd.process()),
+            ("snapshotter", node.daemon.process()),
+        ];
+        for (name, process) in logs {
+            let log = process.log_text();
+            let lines = log.lines().rev().filter(|line| !line.contains(" DEBUG ") && !line.contains("level=info"));
+            eprintln!("--- the end of the log of {name}, which has ended: {:?}", process.ended());
+            for line in lines.take(40).collect::<Vec<_>>().iter().rev() {
+                eprintln!("{line}");
+            }
         }
     }
 
