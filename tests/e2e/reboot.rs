@@ -33,6 +33,7 @@ fn reboot(release: Release) {
 
     node.daemon.kill(Signal::SIGKILL);
     node.containerd.power_off();
+    fs::remove_file(node.daemon.socket()).expect("it was in /run");
     site.mock().kill();
     site.mock().unmount();
     site.registry.forget();
