@@ -1,7 +1,5 @@
 //! Holds a process at a system call, by means of strace.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,7 +14,33 @@ use crate::support::{Daemon, eventually};
 /// Longer than any test holds anything.
 const DELAY: Duration = Duration::from_secs(60);
 
-/// While this lives, each system call of these names waits before it begins. Dropping it lets all go on.
+/// When a system call waits.
+#[derive(Clone, Copy)]
+pub(crate) enum When {
+    /// Before it does anything.
+    Before,
+    /// When it has its result, which the program does not see yet.
+    After,
+}
+
+/// System calls that wait.
+#[derive(Clone, Copy)]
+pub(crate) struct Hold {
+    /// A set of strace(1), for example `?mkdir,?mkdirat`.
+    pub(crate) calls: &'static str,
+    pub(crate) when: When,
+    /// How long they wait at most.
+    pub(crate) limit: Duration,
+}
+
+impl Hold {
+    /// Until all are let go on.
+    pub(crate) fn until_dropped(calls: &'static str, when: When) -> Self {
+        Self { calls, when, limit: DELAY }
+    }
+}
+
+/// While this lives, system calls wait. Dropping it lets all go on.
 pub(crate) struct Held {
     strace: Child,
     daemon: Pid,
@@ -24,13 +48,26 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// `calls`: a set of strace(1), for example `?mkdir,?mkdirat`.
-    pub(crate) fn at(daemon: &Daemon, calls: &str) -> Self {
+    /// Each of these calls waits before it begins.
+    pub(crate) fn at(daemon: &Daemon, calls: &'static str) -> Self {
+        Self::holding(daemon, &[Hold::until_dropped(calls, When::Before)])
+    }
+
+    /// As [`Self::at`], at several points. A process has one tracer, so what is to go on earlier has a time limit.
+    pub(crate) fn holding(daemon: &Daemon, holds: &[Hold]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let messages = fs::File::create(directory.path().join("messages")).unwrap();
         let mut command = Command::new("strace");
-        command.args(["-f", "-p", &daemon.pid().to_string(), "-o", "/dev/null", "-e", &format!("trace={calls}")]);
-        command.args(["-e", &format!("inject={calls}:delay_enter={}", DELAY.as_micros())]);
+        command.args(["-f", "-p", &daemon.pid().to_string(), "-o", "/dev/null"]);
+        let calls: Vec<&str> = holds.iter().map(|hold| hold.calls).collect();
+        command.args(["-e", &format!("trace={}", calls.join(","))]);
+        for Hold { calls, when, limit } in holds {
+            let delay = match when {
+                When::Before => "delay_enter",
+                When::After => "delay_exit",
+            };
+            command.args(["-e", &format!("inject={calls}:{delay}={}", limit.as_micros())]);
+        }
         let strace = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(messages).spawn().unwrap();
         let mut held = Self { strace, daemon: daemon.pid(), directory };
         eventually("strace attaches", || {
@@ -40,23 +77,31 @@ impl Held {
         held
     }
 
-    /// How many threads are held. strace stops each of them at every system call for a moment: those do not count.
+    /// How many threads are held. strace stops each of them at every system call, and lets it go on when it gets to
+    /// that: only those count that stay stopped when it has nothing more to do.
     pub(crate) fn threads(&self) -> usize {
-        let before = self.stopped();
-        std::thread::sleep(Duration::from_millis(30));
-        self.stopped().intersection(&before).count()
+        let mut held = 0;
+        eventually("strace rests", || {
+            let before = self.rest();
+            held = self.stopped();
+            before.is_some() && before == self.rest()
+        });
+        held
     }
 
-    /// The threads that are stopped now, each with how often it stopped so far.
-    fn stopped(&self) -> BTreeSet<(OsString, String)> {
+    /// How often strace was woken so far, if it sleeps now.
+    fn rest(&self) -> Option<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.strace.id())).unwrap();
+        let line = |name: &str| status.lines().find(|line| line.starts_with(name));
+        line("State:\tS")?;
+        Some(format!("{:?} {:?}", line("voluntary_ctxt"), line("nonvoluntary_ctxt")))
+    }
+
+    /// How many threads are stopped now.
+    fn stopped(&self) -> usize {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.daemon)).unwrap().flatten();
-        let of = |task: fs::DirEntry| {
-            let status = fs::read_to_string(task.path().join("status")).ok()?;
-            let line = |name: &str| status.lines().find(|line| line.starts_with(name));
-            line("State:\tt")?;
-            Some((task.file_name(), format!("{:?} {:?}", line("voluntary_ctxt"), line("nonvoluntary_ctxt"))))
-        };
-        tasks.filter_map(of).collect()
+        let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        tasks.map(status).filter(|status| status.contains("\nState:\tt")).count()
     }
 
     fn messages(&self) -> String {
