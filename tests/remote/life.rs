@@ -170,28 +170,60 @@ fn a_state_directory_that_others_can_enter_is_refused() {
     assert_eq!(daemon.client().keys(), ["c"]);
 }
 
+/// The exit status that keeps a service manager from trying again.
+const EX_CONFIG: i32 = 78;
+const NAME: &str = "a snapshot whose name is found in the file";
+/// redb notes at the beginning of its file that it looks at it, also if it refuses it then.
+const NOTES: usize = 64;
+
+/// The daemon does not start, and says this and how to go on.
+#[track_caller]
+fn assert_refused(daemon: &mut Daemon, why: &str) {
+    let seen = daemon.log().len();
+    daemon.spawn();
+    let status = daemon.wait();
+    let root = daemon.root().display().to_string();
+    let said = daemon.log()[seen..].to_owned();
+    assert_eq!(status.code(), Some(EX_CONFIG), "{said}");
+    let first_steps =
+        format!("(1) stop kubelet, if there is one; (2) `mv --no-target-directory '{root}' '{root}.lost'`");
+    assert!(said.lines().any(|line| line.contains(why) && line.contains(&first_steps)), "{said}");
+}
+
 #[test]
 fn a_lost_or_damaged_store_is_refused_and_nothing_is_deleted() {
     let Some(site) = Site::new(crate::support::Kind::Directory) else { return };
     let mut daemon = Daemon::start(&site.settings());
-    daemon.client().committed("c", "");
+    daemon.client().committed(NAME, "");
     daemon.stop(Signal::SIGTERM);
-    let (ids, store, aside) = (daemon.ids(), daemon.root().join("metadata.redb"), daemon.path("store"));
-    fs::rename(&store, &aside).unwrap();
-    daemon.spawn();
-    assert_eq!(daemon.wait().code(), Some(78));
-    assert!(!daemon.lines(&["metadata.redb is missing"]).is_empty());
+    let (ids, store) = (daemon.ids(), daemon.root().join("metadata.redb"));
+    let whole = fs::read(&store).unwrap();
+    fs::remove_file(&store).unwrap();
+    assert_refused(&mut daemon, "metadata.redb is missing");
     assert!(!store.exists());
-    for damage in ["", "not a database at all"] {
-        fs::write(&store, damage).unwrap();
-        daemon.spawn();
-        assert!(!daemon.wait().success());
-        assert_eq!(fs::read_to_string(&store).unwrap(), damage, "left as it was");
+
+    let mut damaged = vec![("empty".to_owned(), Vec::new()), ("another file".to_owned(), b"not a store".to_vec())];
+    for length in [100, 4096, whole.len() / 2, whole.len() - 1] {
+        damaged.push((format!("the first {length} bytes"), whole[..length].to_vec()));
     }
-    assert_eq!(daemon.ids(), ids);
-    fs::rename(&aside, &store).unwrap();
+    // In all pages that have the record: some are of earlier commits and not in use.
+    let records: Vec<usize> =
+        (0..whole.len() - NAME.len()).filter(|at| whole[*at..].starts_with(NAME.as_bytes())).collect();
+    let mut flipped = whole.clone();
+    assert!(!records.is_empty());
+    records.iter().for_each(|at| flipped[*at] ^= 1);
+    damaged.push(("a flipped bit".to_owned(), flipped));
+    for (what, content) in damaged {
+        fs::write(&store, &content).unwrap();
+        assert_refused(&mut daemon, "metadata.redb cannot be read");
+        let left = fs::read(&store).unwrap();
+        assert!(left.len() == content.len() && left.get(NOTES..) == content.get(NOTES..), "changed: {what}");
+        assert_eq!(daemon.ids(), ids, "{what}");
+    }
+    fs::write(&store, whole).unwrap();
     daemon.restart();
-    assert_eq!(daemon.client().keys(), ["c"]);
+    assert_eq!(daemon.client().keys(), [NAME]);
+    daemon.client().view("v", NAME, &none()).unwrap();
 }
 
 #[test]
