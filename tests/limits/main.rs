@@ -1,4 +1,5 @@
-//! Figures, not tests: how much the daemon can hold, and what a hung repository costs those who do not need it.
+//! Figures: how much the daemon can hold, and what a hung repository costs those who do not need it. What is claimed of them
+//! (`docs/reliability.md`) is asserted.
 //!
 //! `make limits` runs them, one after the other and with the release build. `SNAPSHOTS` and `REQUESTS` change the size.
 //!

@@ -2,10 +2,12 @@
 
 use crate::setting;
 use crate::support::{Client, Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style, labels};
-use crate::times::{resident, threads};
+use crate::times::{Resident, threads};
 
 const CLIENTS: usize = 4;
 const FEW: usize = 10_000;
+/// What there may be at the end for each byte after the first requests.
+const GROWTH: f64 = 1.1;
 
 fn none() -> Labels {
     Labels::new()
@@ -50,8 +52,8 @@ fn resident_memory_after_many_requests() {
     settings.log_level = "info";
     let daemon = Daemon::start(&settings);
     let top = Namespace::new(&daemon.client(), "n", Style::New).pull(&image).pop().unwrap().name;
-    println!("at the start: {:.1} MiB", resident(&daemon));
-    let mut after_few = 0.0;
+    println!("at the start: {}", Resident::of(&daemon));
+    let mut after: Vec<f64> = Vec::new();
     let clients: Vec<Client> = (0..CLIENTS).map(|_| daemon.client()).collect();
     let mut rounds = [0; CLIENTS];
     for (requests, name) in [(FEW, "few"), (many / 4, "a quarter"), (many / 4, "half"), (many / 2, "all")] {
@@ -61,13 +63,11 @@ fn resident_memory_after_many_requests() {
                 scope.spawn(move || play(client, image, top, thread, requests / CLIENTS, round));
             }
         });
-        let now = resident(&daemon);
-        if after_few == 0.0 {
-            after_few = now;
-        }
-        let (part, threads) = (now / after_few, threads(&daemon));
-        println!(
-            "after {requests:7} more ({name}): {now:.1} MiB, {part:.3} of that after the first; {threads} threads"
-        );
+        let now = Resident::of(&daemon);
+        after.push(now.own);
+        let (part, threads) = (now.own / after[0], threads(&daemon));
+        println!("after {requests:7} more ({name}): {now}, {part:.3} of that after the first; {threads} threads");
     }
+    let part = after[after.len() - 1] / after[0];
+    assert!(part < GROWTH, "{part:.3} times what it was after {FEW} requests");
 }

@@ -1,5 +1,6 @@
 //! Times of many calls.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::support::Daemon;
@@ -50,9 +51,26 @@ impl Times {
 
 pub(crate) const HEAD: &str = "   calls    median      99 %   longest   (ms)";
 
-/// The resident memory of the daemon, in MiB: of its own, without the pages of files that are mapped.
-pub(crate) fn resident(daemon: &Daemon) -> f64 {
-    status(daemon, "RssAnon:").trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+/// The resident memory of the daemon, in MiB.
+#[derive(Clone, Copy)]
+pub(crate) struct Resident {
+    /// Its own, without the pages of files that are mapped (RssAnon).
+    pub(crate) own: f64,
+    /// With these (VmRSS).
+    all: f64,
+}
+
+impl Resident {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
+        let field = |name: &str| status(daemon, name).trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0;
+        Self { own: field("RssAnon:"), all: field("VmRSS:") }
+    }
+}
+
+impl fmt::Display for Resident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} MiB ({:.1} with mapped files)", self.own, self.all)
+    }
 }
 
 /// The threads of the daemon.
