@@ -15,7 +15,7 @@ use crate::site::{Kind, Site};
 
 /// containerd's limit for a call to a snapshotter does not exist: ours is what bounds a client's wait. Some seconds of
 /// this are the client's own, on a machine busy with other tests.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// What `containers` says, by the name of the container.
 fn health(node: &Node<'_>, name: &str, options: &[&str]) -> Option<Value> {
