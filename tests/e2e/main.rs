@@ -9,7 +9,7 @@
 //! | `forged` | an image that lies about its layers changes no other |
 //! | `users` | what clients do in a container's tree: look users up, copy, compare, commit |
 //! | `reboot` | a power cut and an upgrade under containers with data |
-//! | `death` | the repository dies, hangs and comes back under running containers |
+//! | `death` | each state of a repository under running containers, and that it comes back |
 //! | `restart` | restarts and crashes of the daemon |
 //! | `lost` | the way back after the metadata is lost, as the daemon prints it |
 //! | `cri` | Kubernetes' interface, and ctr |
