@@ -183,10 +183,15 @@ impl Snapshotter {
         let reader = self.store.read()?;
         let mut first_error = None;
         for id in ids {
-            if !in_flight.contains(&id) && !reader.has_id(id)? {
+            let discarded = if reader.has_id(id)? {
+                self.tree.discard_unfinished(id)
+            } else if in_flight.contains(&id) {
+                Ok(())
+            } else {
                 tracing::info!(snapshot = id, "directory of no snapshot is deleted");
-                first_error = first_error.or(self.tree.discard(id).err());
-            }
+                self.tree.discard(id)
+            };
+            first_error = first_error.or(discarded.err());
         }
         drop(reader);
         let emptied = self.tree.empty_trash();

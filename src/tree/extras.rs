@@ -25,6 +25,8 @@ const OPAQUE_XATTR: &str = "user.overlay.opaque";
 const PROBE_XATTR: &str = "user.cvmfs-snapshotter.probe";
 /// The file that says which plan cover, seal and erase were made of.
 const PLAN: &str = "plan";
+/// What is being made, before it has its name. Nobody uses it, so that it may be taken away by whoever holds the lock.
+const NEW: &str = "new";
 
 pub(super) fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,58 +49,84 @@ impl Tree {
         }
         let _guard = lock(&self.extras);
         let (is_current, names) = missing();
+        let write_plan = || {
+            let (made, file) = (self.new_path(id)?, directory.join(PLAN));
+            let wrote = fs::write(&made, plan.fingerprint()).and_then(|()| fs::rename(&made, &file));
+            wrote.map_err(|e| Error::io("write", &file, e))
+        };
+        // Where nothing could be of another plan it comes first: a crash before it would have all made twice.
+        let is_first = [COVER, SEAL, ERASE].iter().all(|name| !exists(&directory.join(name)));
+        if !is_current && is_first {
+            write_plan()?;
+        }
         for name in names {
-            let made = make_aside(&directory, |path| make_directory(path, 0o755).map_err(into_io))?;
+            let made = self.new_path(id)?;
+            make_directory(&made, 0o755)?;
             let wrote = match name {
                 COVER => write_cover(&made, plan),
                 SEAL => write_seal(&made, plan),
                 _ => write_erase(&made, plan),
             };
             let wrote = wrote.map_err(|e| Error::io("write", &made, e));
-            if let Err(error) = wrote.and_then(|()| put(&made, &directory.join(name))) {
-                // Nobody has seen it. What cannot be removed now goes with the snapshot.
+            if let Err(error) = wrote.and_then(|()| put(&made, &directory, name)) {
+                // What cannot be removed now is taken away later.
                 let _ = fs::remove_dir_all(&made);
                 return Err(error);
             }
         }
-        if !is_current {
-            let file = directory.join(PLAN);
-            let aside = make_aside(&directory, |path| File::create_new(path).map(drop))?;
-            let wrote = fs::write(&aside, plan.fingerprint()).and_then(|()| fs::rename(&aside, &file));
-            wrote.map_err(|e| Error::io("write", &file, e))?;
+        if !is_current && !is_first {
+            write_plan()?;
         }
         Ok(())
     }
-}
 
-fn into_io(error: Error) -> io::Error {
-    match error {
-        Error::Io { source, .. } => source,
-        other => io::Error::other(other),
+    /// Where something is made for a snapshot before it has its name. Needs the lock.
+    pub(super) fn new_path(&self, id: u64) -> Result<PathBuf, Error> {
+        let path = self.directory(id).join(NEW);
+        if exists(&path) {
+            self.trash.take_part(&path, id)?;
+        }
+        Ok(path)
+    }
+
+    /// Takes away what a crash left of something that was being made for a snapshot.
+    pub fn discard_unfinished(&self, id: u64) -> Result<(), Error> {
+        // Without the lock first: there is hardly ever anything.
+        if !exists(&self.directory(id).join(NEW)) {
+            return Ok(());
+        }
+        let _guard = lock(&self.extras);
+        self.new_path(id).map(drop)
     }
 }
 
-/// Makes something under a free name beside its place.
-pub(super) fn make_aside(directory: &Path, make: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, Error> {
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Renames something to a name that is free: `prefix` and a number.
+pub(super) fn rename_aside(from: &Path, directory: &Path, prefix: &str) -> Result<PathBuf, Error> {
     for n in 0u64.. {
-        let path = directory.join(format!(".{n}"));
-        match make(&path) {
+        let path = directory.join(format!("{prefix}{n}"));
+        match renameat2(AT_FDCWD, from, AT_FDCWD, &path, RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => return Ok(path),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(Error::io("make", &path, e)),
+            Err(nix::errno::Errno::EEXIST) => {}
+            Err(e) => return Err(Error::io("rename", from, e.into())),
         }
     }
     unreachable!("there is a free number")
 }
 
-/// Gives a finished directory its name. One that has it already stays under the other's: a mounted overlay may use it.
-fn put(made: &Path, place: &Path) -> Result<(), Error> {
-    let swap = |flags| renameat2(AT_FDCWD, made, AT_FDCWD, place, flags);
-    let done = match swap(RenameFlags::RENAME_NOREPLACE) {
-        Err(nix::errno::Errno::EEXIST) => swap(RenameFlags::RENAME_EXCHANGE),
+/// Gives a finished directory its name. One that has it already stays under another: a mounted overlay may use it.
+fn put(made: &Path, directory: &Path, name: &str) -> Result<(), Error> {
+    let place = directory.join(name);
+    let swap = |made: &Path, flags| renameat2(AT_FDCWD, made, AT_FDCWD, &place, flags);
+    let done = match swap(made, RenameFlags::RENAME_NOREPLACE) {
+        // By way of the name that the other one will have: under that of what is being made it would be taken away.
+        Err(nix::errno::Errno::EEXIST) => swap(&rename_aside(made, directory, ".")?, RenameFlags::RENAME_EXCHANGE),
         result => result,
     };
-    done.map_err(|e| Error::io("put in place", place, e.into()))
+    done.map_err(|e| Error::io("put in place", &place, e.into()))
 }
 
 /// Whether extended attributes of users can be set below a directory. It needs no room there: a start on a full disk is

@@ -8,8 +8,9 @@
 //!     work                    overlayfs' work directory of an active snapshot
 //!     c, s, e                 cover, seal, erase of a remote layer (see `markers`)
 //!     plan                    which plan c, s and e were made of
-//!     .<n>                    c, s or e that is being made, or was replaced while a container may be using it
-//!   trash/<id>                removed snapshots, on their way out
+//!     new                     what is being made for a remote layer, or what a crash left of it
+//!     .<n>                    c, s or e that was replaced while a container may be using it
+//!   trash/<id>, <id>-<n>      removed snapshots, and what a crash left half-made, on their way out
 //! ```
 //!
 //! **What is lost is lost loudly.** The files of a local snapshot are made once, durably, before the store knows of the
@@ -145,8 +146,9 @@ impl Tree {
             result => result?,
         }
         let link = directory.join(FS);
-        let aside = extras::make_aside(&directory, |path| symlink(layer, path))?;
-        fs::rename(&aside, &link).map_err(|e| Error::io("make the link", &link, e))?;
+        let made = self.new_path(id)?;
+        let placed = symlink(layer, &made).and_then(|()| fs::rename(&made, &link));
+        placed.map_err(|e| Error::io("make the link", &link, e))?;
         tracing::info!(snapshot = id, layer = %layer.display(), "linked to the layer again");
         Ok(())
     }

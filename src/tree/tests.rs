@@ -142,7 +142,7 @@ fn what_is_missing_is_made_again_and_what_is_there_is_not_touched() {
     assert!(directory.join("e/o").symlink_metadata().is_ok());
 
     let names = || fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    assert!(names().all(|name| !name.starts_with('.')), "nothing is left beside them");
+    assert!(names().all(|name| !name.starts_with('.') && name != "new"), "nothing is left beside them");
     let other = Plan { whiteouts: vec![b"other".to_vec()], ..plan() };
     tree.ensure_extras(3, &other, false).unwrap();
     assert!(directory.join("c/other").symlink_metadata().is_ok());
@@ -150,6 +150,32 @@ fn what_is_missing_is_made_again_and_what_is_there_is_not_touched() {
         .filter(|name| name.starts_with('.'))
         .any(|name| fs::metadata(directory.join(name)).is_ok_and(|metadata| metadata.ino() == cover));
     assert!(kept, "a container may be using the old cover");
+}
+
+#[test]
+fn what_a_crash_left_half_made_is_taken_away() {
+    let scratch = Scratch::new();
+    let (layer, tree) = (scratch.layer(), &scratch.tree);
+    tree.create_remote(3, &layer).unwrap();
+    let directory = tree.directory(3);
+    let (new, replaced) = (directory.join("new"), directory.join(".0"));
+    fs::create_dir_all(replaced.join("in/use")).unwrap();
+    let crash = || fs::create_dir_all(new.join("some/thing")).unwrap();
+    crash();
+    tree.ensure_extras(3, &plan(), true).unwrap();
+    assert!(!new.exists() && directory.join("c/d/e").is_dir());
+    crash();
+    tree.ensure_link(3, &layer.join("moved")).unwrap();
+    assert!(!new.exists());
+    crash();
+    tree.discard_unfinished(3).unwrap();
+    symlink(&layer, &new).unwrap();
+    tree.discard_unfinished(3).unwrap();
+    tree.discard_unfinished(3).unwrap();
+    tree.discard_unfinished(4).unwrap();
+    assert!(new.symlink_metadata().is_err() && replaced.join("in/use").is_dir() && layer.is_dir());
+    tree.empty_trash().unwrap();
+    assert_eq!(fs::read_dir(tree.root().join("trash")).unwrap().count(), 0);
 }
 
 #[test]

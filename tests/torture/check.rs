@@ -1,13 +1,14 @@
 //! The daemon after a crash, compared with the model.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::files;
 use crate::model::{File, Layer, What, merged};
 use crate::player::Stage;
 use crate::reader;
 use crate::support::{Client, Daemon, Labels, Mounted, names, upper};
-use crate::world::{COMMITTED, Content, Pending, VIEW, id_in_place};
+use crate::world::{COMMITTED, Content, Pending, VIEW, World, id_in_place};
 
 /// Panics unless all that was acknowledged is there, nothing else is, and what is looked at has the right files.
 ///
@@ -37,11 +38,9 @@ pub(crate) fn check(
         // Or the next cut brings it back.
         std::fs::File::open(&upper).and_then(|upper| upper.sync_all()).unwrap();
     }
+    world.see_ids(|key| client.mounts(key).unwrap_or_else(|status| panic!("{moment}: Mounts of {key}: {status}")));
     for (name, known) in &world.snapshots {
         let of_container = known.kind != COMMITTED;
-        if of_container {
-            client.mounts(name).unwrap_or_else(|status| panic!("{moment}: Mounts of {name}: {status}"));
-        }
         if matches!(known.content, Content::Unknown) || random.u8(..100) >= share {
             continue;
         }
@@ -51,13 +50,44 @@ pub(crate) fn check(
         stage.table.lock().unwrap().count("trees compared", 1);
     }
     client.cleanup().unwrap();
-    let in_place: HashSet<u64> = listed.iter().filter_map(|info| id_in_place(&info.name)).collect();
-    // A view of something has no directory of its own. Of a layer in place it is made again when it is needed.
-    let of_view = listed.iter().filter(|info| info.kind == VIEW && !info.parent.is_empty()).count();
-    let local = daemon.ids().into_iter().filter(|id| !in_place.contains(id)).count();
-    let expected = listed.len() - of_view - in_place.len();
-    assert_eq!(local, expected, "{moment}: directories without a snapshot, or snapshots without one");
-    assert_eq!(names(&daemon.root().join("trash")), [""; 0], "{moment}");
+    check_directories(daemon, &world, stage.sync).unwrap_or_else(|wrong| panic!("{moment}: {wrong}\n{}", daemon.log()));
+}
+
+/// What may be in the directory of a layer in place.
+pub(crate) const OF_LAYER: &[&str] = &["fs", "c", "s", "e", "plan"];
+
+/// Other names in a directory than these.
+pub(crate) fn others(directory: &Path, known: &[&str]) -> Vec<String> {
+    names(directory).into_iter().filter(|name| !known.contains(&name.as_str())).collect()
+}
+
+/// Whether a clean-up has left nothing but what belongs to a snapshot. `was_cut`: the disk may have lost what can be made
+/// again.
+fn check_directories(daemon: &Daemon, world: &World, was_cut: bool) -> Result<(), String> {
+    let only = |directory: &Path, known: &[&str]| {
+        let mut others = others(directory, known);
+        // One that was replaced, which a container may use.
+        others.retain(|name| !(was_cut && name.strip_prefix('.').is_some_and(|number| number.parse::<u64>().is_ok())));
+        if others.is_empty() { Ok(()) } else { Err(format!("left over in {}: {others:?}", directory.display())) }
+    };
+    only(&daemon.root(), &["metadata.redb", "reserve", "snapshots", "trash"])?;
+    only(&daemon.root().join("trash"), &[])?;
+    let mut found: BTreeSet<u64> = daemon.ids().into_iter().collect();
+    for (name, known) in &world.snapshots {
+        let in_place = id_in_place(name);
+        let (id, files) = match (in_place, known.kind) {
+            (Some(id), _) => (id, OF_LAYER),
+            (None, VIEW) if !known.parent.is_empty() => continue,
+            (None, VIEW) => (known.id.expect("seen"), &["fs"][..]),
+            (None, _) => (known.id.expect("seen"), &["fs", "work"][..]),
+        };
+        if found.remove(&id) {
+            only(&daemon.snapshots().join(id.to_string()), files)?;
+        } else if in_place.is_none() || !was_cut {
+            return Err(format!("{name} has no directory {id}"));
+        }
+    }
+    if found.is_empty() { Ok(()) } else { Err(format!("directories of no snapshot: {found:?}")) }
 }
 
 /// Compares a committed snapshot by means of a view, which is removed again.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
-use crate::check::check;
+use crate::check::{OF_LAYER, check, others};
 use crate::images::images;
-use crate::support::{self, Daemon, Kind, Site};
-use crate::world::Pending;
+use crate::support::{self, Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style};
+use crate::world::{Pending, id_in_place};
 use crate::{IMAGES, moment, players, seed, setting, stage, with_own_mounts};
 
 /// Some seconds.
@@ -62,4 +62,45 @@ fn run(kills: u64, seed: u64) {
     println!("{}", stage.table.lock().unwrap());
     drop(daemon);
     nix::mount::umount(state.path()).expect("nobody uses the state any more");
+}
+
+#[test]
+fn a_kill_while_a_cover_is_made_leaves_nothing() {
+    /// So many that it takes a while.
+    const DELETIONS: usize = 4000;
+    const ATTEMPTS: usize = 20;
+    let Some(site) = Site::new(Kind::Directory) else { return };
+    let mut layer = Layer::new("deletions", &[]);
+    layer.files = (0..DELETIONS).map(|number| (format!(".wh.{number}"), String::new())).collect();
+    site.publish(&layer);
+    let mut daemon = Daemon::start(&site.settings());
+    let pulled = Namespace::new(&daemon.client(), "default", Style::New).pull(&Image::new("deletions", &[&layer]));
+    let name = &pulled[0].name;
+    let directory = daemon.snapshots().join(id_in_place(name).expect("in place").to_string());
+    let left = || others(&directory, OF_LAYER);
+    let mut kills = 0;
+    for attempt in 0..ATTEMPTS {
+        std::fs::remove_dir_all(directory.join("c")).unwrap();
+        let (client, key) = (daemon.client(), format!("container {attempt}"));
+        let made = std::thread::scope(|scope| {
+            let prepare = scope.spawn(|| client.prepare(&key, name, &Labels::new()));
+            while left().is_empty() && !prepare.is_finished() {}
+            daemon.stop(Signal::SIGKILL);
+            prepare.join().expect("a client").is_ok()
+        });
+        daemon.restart();
+        if made {
+            continue;
+        }
+        let client = daemon.client();
+        client.cleanup().unwrap();
+        assert_eq!(left(), [""; 0]);
+        client.view(&key, name, &Labels::new()).unwrap();
+        assert_eq!((left(), directory.join("c").is_dir()), (Vec::new(), true));
+        kills += 1;
+        if kills == 2 {
+            return;
+        }
+    }
+    panic!("it is made too fast");
 }

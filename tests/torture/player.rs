@@ -150,6 +150,8 @@ impl Player<'_> {
         let active = Known::new(ACTIVE, parent, labels, Content::Unknown);
         let pending = || Pending::Create { name: key.to_owned(), known: active.clone() };
         let mounts = self.call("Prepare, to extract", self.client.prepare(key, parent, labels), pending)?;
+        let active = active.mounted(&mounts);
+        let id = active.id;
         let name = {
             let mut world = self.world();
             world.snapshots.insert(key.to_owned(), active);
@@ -158,7 +160,7 @@ impl Player<'_> {
         };
         let below: Vec<_> = image.layers[..number].iter().map(|layer| (**layer).clone()).collect();
         extract(&mounts, &layer.root, merged(&below).as_ref());
-        let known = Known::new(COMMITTED, parent, labels, Content::Layer(Arc::clone(layer)));
+        let known = Known { id, ..Known::new(COMMITTED, parent, labels, Content::Layer(Arc::clone(layer))) };
         let pending = || Pending::Commit { key: key.to_owned(), name: name.clone(), known: known.clone() };
         self.call("Commit", self.client.commit(&name, key, labels), pending)?;
         let mut world = self.world();
@@ -185,7 +187,8 @@ impl Player<'_> {
         let labels = labels(&[("containerd.io/snapshot/test", &key)]);
         let known = Known::new(ACTIVE, &parent, &labels, Content::Written(Entries::new()));
         let answer = self.client.prepare(&key, &parent, &labels);
-        self.call("Prepare", answer, || Pending::Create { name: key.clone(), known: known.clone() })?;
+        let mounts = self.call("Prepare", answer, || Pending::Create { name: key.clone(), known: known.clone() })?;
+        let known = known.mounted(&mounts);
         let mut world = self.world();
         world.unpin(&parent);
         world.snapshots.insert(key, known);
@@ -197,7 +200,8 @@ impl Player<'_> {
         let labels = labels(&[("containerd.io/snapshot/test", &key)]);
         let known = Known::new(VIEW, &parent, &labels, Content::Nothing);
         let answer = self.client.view(&key, &parent, &labels);
-        self.call("View", answer, || Pending::Create { name: key.clone(), known: known.clone() })?;
+        let mounts = self.call("View", answer, || Pending::Create { name: key.clone(), known: known.clone() })?;
+        let known = if parent.is_empty() { known.mounted(&mounts) } else { known };
         let mut world = self.world();
         world.unpin(&parent);
         world.snapshots.insert(key, known);
@@ -250,7 +254,8 @@ impl Player<'_> {
         };
         let Content::Written(entries) = was.content else { unreachable!("picked by it") };
         let labels = labels(&[("containerd.io/snapshot/test", &name)]);
-        let known = Known::new(COMMITTED, &was.parent, &labels, Content::Layer(Arc::new(written(entries))));
+        let content = Content::Layer(Arc::new(written(entries)));
+        let known = Known { id: was.id, ..Known::new(COMMITTED, &was.parent, &labels, content) };
         let pending = || Pending::Commit { key: key.clone(), name: name.clone(), known: known.clone() };
         self.call("Commit", self.client.commit(&name, &key, &labels), pending)?;
         let mut world = self.world();

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use containerd_snapshots::api::types::Mount;
+
 use crate::images::written;
 use crate::model::{Entries, File, Layer};
-use crate::support::{Info, Labels};
+use crate::support::{Info, Labels, option};
 
 /// Kinds as in the API.
 pub(crate) const VIEW: i32 = 1;
@@ -22,6 +24,8 @@ pub(crate) struct Known {
     pub(crate) parent: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) content: Content,
+    /// Of its directory, which it keeps as long as it lives; `None` if it has none, or nobody saw the answer that tells.
+    pub(crate) id: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,7 +42,12 @@ pub(crate) enum Content {
 
 impl Known {
     pub(crate) fn new(kind: i32, parent: &str, labels: &Labels, content: Content) -> Self {
-        Self { kind, parent: parent.to_owned(), labels: labels.clone().into_iter().collect(), content }
+        Self { kind, parent: parent.to_owned(), labels: labels.clone().into_iter().collect(), content, id: None }
+    }
+
+    /// The same, with the directory that these mounts of it tell.
+    pub(crate) fn mounted(self, mounts: &[Mount]) -> Self {
+        Self { id: Some(own_id(mounts)), ..self }
     }
 
     fn target(&self) -> Option<&str> {
@@ -174,6 +183,17 @@ impl World {
         self.pulled.retain(|_, pulled| pulled != name);
     }
 
+    /// Asks for the mounts of all that have some, and compares or learns their ids.
+    pub(crate) fn see_ids(&mut self, mounts: impl Fn(&str) -> Vec<Mount>) {
+        for (name, known) in self.snapshots.iter_mut().filter(|(_, known)| known.kind != COMMITTED) {
+            let mounts = mounts(name);
+            if known.kind == ACTIVE || known.parent.is_empty() {
+                let id = own_id(&mounts);
+                assert_eq!(*known.id.get_or_insert(id), id, "{name}");
+            }
+        }
+    }
+
     /// The layers of a snapshot, the lowest first; `None` if it is not known what is in it.
     pub(crate) fn layers(&self, name: &str) -> Option<Vec<Layer>> {
         let Some(known) = self.snapshots.get(name) else { return Some(Vec::new()) };
@@ -272,6 +292,13 @@ pub(crate) struct Settled {
     pub(crate) did_not: u64,
     /// Files of active snapshots that may be there, in part or not at all.
     pub(crate) uncertain: Vec<(String, String)>,
+}
+
+/// The id of the snapshot that is mounted so, which has a directory of its own.
+pub(crate) fn own_id(mounts: &[Mount]) -> u64 {
+    let fs = option(mounts, "upperdir").unwrap_or(&mounts[0].source);
+    let id = fs.strip_suffix("/fs").and_then(|directory| directory.rsplit_once('/')?.1.parse().ok());
+    id.unwrap_or_else(|| panic!("{mounts:?}"))
 }
 
 /// The id of a snapshot that is a layer in place: its name is the daemon's own, and ends with it.
