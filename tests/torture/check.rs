@@ -39,6 +39,10 @@ pub(crate) fn check(
         std::fs::File::open(&upper).and_then(|upper| upper.sync_all()).unwrap();
     }
     world.see_ids(|key| client.mounts(key).unwrap_or_else(|status| panic!("{moment}: Mounts of {key}: {status}")));
+    for (name, known) in &mut world.snapshots {
+        let usage = client.usage(name).unwrap_or_else(|status| panic!("{moment}: Usage of {name}: {status}"));
+        known.see_usage(usage).unwrap_or_else(|wrong| panic!("{moment}: {name}: {wrong}"));
+    }
     for (name, known) in &world.snapshots {
         let of_container = known.kind != COMMITTED;
         if matches!(known.content, Content::Unknown) || random.u8(..100) >= share {

@@ -275,12 +275,13 @@ impl Player<'_> {
         known.labels.insert("containerd.io/snapshot/test".into(), value.clone());
         let label = labels(&[("containerd.io/snapshot/test", &value)]);
         let answer = self.client.update(&name, &label, &["labels.containerd.io/snapshot/test"]);
-        self.call("Update", answer, || Pending::Update { name: name.clone(), known: known.clone() })?;
+        let info = self.call("Update", answer, || Pending::Update { name: name.clone(), known: known.clone() })?;
         let mut world = self.world();
         world.give_back(&name);
         // Nobody else changes it meanwhile, but a container may write.
         if let Some(entry) = world.snapshots.get_mut(&name) {
             entry.labels = known.labels;
+            entry.see_updated(&info).unwrap_or_else(|wrong| panic!("Update: {wrong}"));
         }
         Ok(())
     }
@@ -312,9 +313,9 @@ impl Player<'_> {
             (name.clone(), world.snapshots[&name].clone())
         };
         let info = self.call("Stat", self.client.stat(&name), || Pending::Nothing)?;
-        let labels: std::collections::BTreeMap<_, _> = info.labels.into_iter().collect();
+        let labels: std::collections::BTreeMap<_, _> = info.labels.clone().into_iter().collect();
         assert_eq!(
-            (info.kind, info.parent, labels),
+            (info.kind, info.parent.clone(), labels),
             (known.kind, known.parent.clone(), known.labels.clone()),
             "{name}"
         );
@@ -325,7 +326,13 @@ impl Player<'_> {
             Content::Nothing => false,
         };
         assert!(takes_disk == (inodes > 0) && (takes_disk || bytes == 0), "{name}: {bytes} bytes, {inodes} inodes");
-        self.world().give_back(&name);
+        let mut world = self.world();
+        let known = world.snapshots.get_mut(&name).expect("it is taken");
+        known
+            .see(&info)
+            .and_then(|()| known.see_usage((bytes, inodes)))
+            .unwrap_or_else(|wrong| panic!("{name}: {wrong}"));
+        world.give_back(&name);
         Ok(())
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use containerd_snapshots::api::types::Mount;
 
 use crate::images::written;
 use crate::model::{Entries, File, Layer};
-use crate::support::{Info, Labels, option};
+use crate::support::{Info, Labels, option, times_of};
 
 /// Kinds as in the API.
 pub(crate) const VIEW: i32 = 1;
@@ -26,6 +27,10 @@ pub(crate) struct Known {
     pub(crate) content: Content,
     /// Of its directory, which it keeps as long as it lives; `None` if it has none, or nobody saw the answer that tells.
     pub(crate) id: Option<u64>,
+    /// When it was created and updated; `None` if no answer has told since the last change.
+    pub(crate) times: Option<(SystemTime, SystemTime)>,
+    /// Bytes and inodes of a committed snapshot, once an answer has told.
+    pub(crate) usage: Option<(i64, i64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,7 +47,40 @@ pub(crate) enum Content {
 
 impl Known {
     pub(crate) fn new(kind: i32, parent: &str, labels: &Labels, content: Content) -> Self {
-        Self { kind, parent: parent.to_owned(), labels: labels.clone().into_iter().collect(), content, id: None }
+        Self {
+            kind,
+            parent: parent.to_owned(),
+            labels: labels.clone().into_iter().collect(),
+            content,
+            id: None,
+            times: None,
+            usage: None,
+        }
+    }
+
+    /// Compares the times that an answer tells with those of the last one.
+    pub(crate) fn see(&mut self, info: &Info) -> Result<(), String> {
+        let times = times_of(info);
+        let known = *self.times.get_or_insert(times);
+        if known == times { Ok(()) } else { Err(format!("{:?}: times {times:?}, were {known:?}", info.name)) }
+    }
+
+    /// As [`Self::see`], where an update has happened since.
+    pub(crate) fn see_updated(&mut self, info: &Info) -> Result<(), String> {
+        let updated = times_of(info).1;
+        if let Some(times) = &mut self.times {
+            times.1 = updated;
+        }
+        self.see(info)
+    }
+
+    /// Compares the usage, which does not change once a snapshot is committed.
+    pub(crate) fn see_usage(&mut self, usage: (i64, i64)) -> Result<(), String> {
+        if self.kind != COMMITTED {
+            return Ok(());
+        }
+        let known = *self.usage.get_or_insert(usage);
+        if known == usage { Ok(()) } else { Err(format!("usage {usage:?}, was {known:?}")) }
     }
 
     /// The same, with the directory that these mounts of it tell.
@@ -175,7 +213,9 @@ impl World {
         let layer = |labels: &BTreeMap<_, _>| labels.get(LAYER).cloned();
         let listed = Known { labels: info.labels.clone().into_iter().collect(), ..known.clone() };
         assert_eq!((listed.target(), layer(&listed.labels)), (known.target(), layer(&known.labels)), "{}", info.name);
-        self.snapshots.entry(info.name.clone()).or_insert(listed);
+        // If it is known already, another client may have updated it since.
+        let known = Known { times: Some(times_of(info)), ..listed };
+        self.snapshots.entry(info.name.clone()).or_insert(known);
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
@@ -253,8 +293,10 @@ impl World {
                 Pending::Update { name, known } => {
                     let labels = actual.get(name.as_str()).map(|info| info.labels.clone().into_iter().collect());
                     let is_new = labels.as_ref() == Some(&known.labels);
-                    if is_new {
-                        self.snapshots.insert(name.clone(), known.clone());
+                    if let Some(info) = actual.get(name.as_str()).filter(|_| is_new) {
+                        let mut known = known.clone();
+                        known.see_updated(info)?;
+                        self.snapshots.insert(name.clone(), known);
                     }
                     is_new
                 }
@@ -272,6 +314,9 @@ impl World {
         let lost: Vec<&String> = expected.difference(&found).collect();
         let unexpected: Vec<&String> = found.difference(&expected).collect();
         if lost.is_empty() && unexpected.is_empty() {
+            for (name, known) in &mut self.snapshots {
+                known.see(actual[name.as_str()])?;
+            }
             return Ok(settled);
         }
         Err(format!("lost: {lost:#?}\nunexpected: {unexpected:#?}\nunder way: {pending:#?}"))
