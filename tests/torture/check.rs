@@ -8,7 +8,7 @@ use crate::model::{File, Layer, What, merged};
 use crate::player::Stage;
 use crate::reader;
 use crate::support::{Client, Daemon, Labels, Mounted, names, upper};
-use crate::world::{COMMITTED, Content, Pending, VIEW, World, id_in_place};
+use crate::world::{COMMITTED, Content, Known, Pending, VIEW, World, id_in_place};
 
 /// Panics unless all that was acknowledged is there, nothing else is, and what is looked at has the right files.
 ///
@@ -43,18 +43,23 @@ pub(crate) fn check(
         let usage = client.usage(name).unwrap_or_else(|status| panic!("{moment}: Usage of {name}: {status}"));
         known.see_usage(usage).unwrap_or_else(|wrong| panic!("{moment}: {name}: {wrong}"));
     }
-    for (name, known) in &world.snapshots {
-        let of_container = known.kind != COMMITTED;
-        if matches!(known.content, Content::Unknown) || random.u8(..100) >= share {
-            continue;
+    let known = world.snapshots.iter().filter(|(_, known)| !matches!(known.content, Content::Unknown));
+    let looked_at: Vec<_> = known.filter(|_| random.u8(..100) < share).collect();
+    // The clean-up must take nothing that a mount needs, and nothing may need it.
+    let (before, after): (Vec<_>, Vec<_>) = looked_at.into_iter().partition(|_| random.bool());
+    let compare_all = |snapshots: &[(&String, &Known)]| {
+        for (name, known) in snapshots {
+            let layers = world.layers(name).expect("all is known");
+            let compare = if known.kind == COMMITTED { compare_view } else { compare };
+            let result = compare(&client, name, &layers);
+            result.unwrap_or_else(|wrong| panic!("{moment}: {name}: {wrong}\n{}", daemon.log()));
         }
-        let layers = world.layers(name).expect("all is known");
-        let result = if of_container { compare(&client, name, &layers) } else { compare_view(&client, name, &layers) };
-        result.unwrap_or_else(|wrong| panic!("{moment}: {name}: {wrong}\n{}", daemon.log()));
-        stage.table.lock().unwrap().count("trees compared", 1);
-    }
+        stage.table.lock().unwrap().count("trees compared", snapshots.len() as u64);
+    };
+    compare_all(&before);
     client.cleanup().unwrap();
     check_directories(daemon, &world, stage.sync).unwrap_or_else(|wrong| panic!("{moment}: {wrong}\n{}", daemon.log()));
+    compare_all(&after);
 }
 
 /// What may be in the directory of a layer in place.
