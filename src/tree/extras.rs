@@ -40,8 +40,12 @@ impl Tree {
         let directory = self.directory(id);
         let missing = || {
             let is_current = fs::read(directory.join(PLAN)).is_ok_and(|is| is == plan.fingerprint().as_bytes());
-            let is_missing = |name: &str| !is_current || !directory.join(name).is_dir();
-            let names = wanted.iter().filter(|(name, wanted)| *wanted && is_missing(name)).map(|(name, _)| *name);
+            // The file is about all that there is, so what is there is made again with it.
+            let is_missing = |name: &str, wanted: bool| match directory.join(name) {
+                path if is_current => wanted && !path.is_dir(),
+                path => wanted || exists(&path),
+            };
+            let names = wanted.iter().filter(|(name, wanted)| is_missing(name, *wanted)).map(|(name, _)| *name);
             (is_current, names.collect::<Vec<_>>())
         };
         if missing().1.is_empty() {

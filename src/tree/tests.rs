@@ -153,6 +153,22 @@ fn what_is_missing_is_made_again_and_what_is_there_is_not_touched() {
 }
 
 #[test]
+fn nothing_of_an_earlier_plan_counts_as_made_of_a_later_one() {
+    let scratch = Scratch::new();
+    let (layer, tree) = (scratch.layer(), &scratch.tree);
+    tree.create_remote(3, &layer).unwrap();
+    let there = |name: &str| tree.directory(3).join(name).symlink_metadata().is_ok();
+    let before = Plan { whiteouts: vec![b"gone".to_vec()], ..plan() };
+    tree.ensure_extras(3, &before, true).unwrap();
+    assert!(there("c/gone"));
+    // The layer was published anew: it deletes nothing, but has an opaque directory, which asks for other ones.
+    let after = Plan { whiteouts: vec![], ..plan() };
+    tree.ensure_extras(3, &after, false).unwrap();
+    tree.ensure_extras(3, &after, true).unwrap();
+    assert!(!there("c/gone"));
+}
+
+#[test]
 fn what_a_crash_left_half_made_is_taken_away() {
     let scratch = Scratch::new();
     let (layer, tree) = (scratch.layer(), &scratch.tree);
