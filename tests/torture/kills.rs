@@ -13,7 +13,7 @@ use crate::world::{Pending, id_in_place};
 use crate::{IMAGES, moment, players, seed, setting, stage, with_own_mounts};
 
 /// Some seconds.
-const KILLS: u64 = 150;
+const KILLS: u64 = 300;
 /// About as many snapshots as there are.
 const SIZE: usize = 60;
 
