@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, mkdirat, mknodat, utimensat};
@@ -99,8 +99,11 @@ impl Tree {
         if !exists(&self.directory(id).join(NEW)) {
             return Ok(());
         }
-        let _guard = lock(&self.extras);
-        self.new_path(id).map(drop)
+        match self.extras.try_lock() {
+            // Somebody makes something, which this may be. The next clean-up looks again.
+            Err(TryLockError::WouldBlock) => Ok(()),
+            _guard => self.new_path(id).map(drop),
+        }
     }
 }
 
