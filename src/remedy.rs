@@ -11,10 +11,10 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
             "; make room on that file system: containers and images can be removed now, too"
         }
         ErrorKind::ReadOnlyFilesystem => {
-            "; mount that file system writable and restart the snapshotter: the kernel's log (`dmesg`) tells why it is not"
+            "; mount that file system writable: the kernel's log (`dmesg`) tells why it is not"
         }
         _ if error.raw_os_error() == Some(Errno::EIO as i32) => {
-            "; the disk or its file system fails: look at the kernel's log (`dmesg`), mend it, and restart the snapshotter"
+            "; the disk or its file system fails, and may have lost what was written last: look at the kernel's log (`dmesg`)"
         }
         _ => "",
     }

@@ -117,7 +117,7 @@ impl Snapshotter {
         let usage = self.tree.usage(active.id)?;
         // containerd holds its database meanwhile, and this flushes what others wrote to the file system, too. Without it
         // a power cut leaves files without content under a name that containerd never looks at again.
-        self.tree.sync(active.id, || self.store.skip_ids().unwrap_or(0))?;
+        self.tree.sync(active.id, || self.store.skip_ids())?;
         Ok(self.store.commit(name, key, labels, usage)?)
     }
 

@@ -8,10 +8,15 @@ use std::sync::{Mutex, PoisonError};
 const BLOCK: u64 = 16;
 
 /// The block of ids that may be given out without asking the file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ids(Mutex<Range<u64>>);
 
 impl Ids {
+    /// `next`: the first id that is not reserved.
+    pub(super) fn new(next: u64) -> Self {
+        Self(Mutex::new(next..next))
+    }
+
     /// The next id. `reserve(count)` makes `count` ids ours for ever and returns the first.
     pub(super) fn next<E>(&self, reserve: impl FnOnce(u64) -> Result<u64, E>) -> Result<u64, E> {
         let mut block = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -23,8 +28,10 @@ impl Ids {
         Ok(first)
     }
 
-    /// Gives out no more ids of the block.
-    pub(super) fn skip(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = 0..0;
+    /// Gives out no more ids of the block; the end of it.
+    pub(super) fn skip(&self) -> u64 {
+        let mut block = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        block.start = block.end;
+        block.end
     }
 }

@@ -138,12 +138,16 @@ impl Store {
             }
         }
         let database = opened.map_err(|source| OpenError::from_redb(&path, source))?;
-        match format(&database).map_err(|source| OpenError::Unreadable { path: path.clone(), source: source.into() })? {
+        match number(&database, "format", 0)
+            .map_err(|source| OpenError::Unreadable { path: path.clone(), source: source.into() })?
+        {
             FORMAT => {}
             found => return Err(OpenError::Format { path, found, known: FORMAT }),
         }
+        let next = number(&database, "next-id", 1)
+            .map_err(|source| OpenError::Unreadable { path: path.clone(), source: source.into() })?;
         let database = RwLock::new(Opened { database: Some(database), generation: 0 });
-        let store = Self { path, database, ids: Ids::default(), reserve, _lock: lock };
+        let store = Self { path, database, ids: Ids::new(next), reserve, _lock: lock };
         store.refill();
         Ok(store)
     }
@@ -174,9 +178,8 @@ impl Store {
     }
 
     /// An id that is greater than all that were ever given out, and that no later one is less than.
-    pub fn skip_ids(&self) -> Result<u64, Error> {
-        self.ids.skip();
-        self.next_block()
+    pub fn skip_ids(&self) -> u64 {
+        self.ids.skip()
     }
 
     /// All ids that were ever given out are less than this one.
@@ -230,10 +233,10 @@ fn is_full(error: &redb::DatabaseError) -> bool {
     matches!(error, redb::DatabaseError::Storage(redb::StorageError::Io(error)) if error::is_full(error))
 }
 
-fn format(database: &Database) -> Result<u64, redb::Error> {
+fn number(database: &Database, name: &str, default: u64) -> Result<u64, redb::Error> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
-    Ok(meta.get("format")?.map_or(0, |guard| guard.value()))
+    Ok(meta.get(name)?.map_or(default, |guard| guard.value()))
 }
 
 fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {

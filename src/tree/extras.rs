@@ -62,6 +62,9 @@ impl Tree {
         let is_first = [COVER, SEAL, ERASE].iter().all(|name| !exists(&directory.join(name)));
         if !is_current && is_first {
             write_plan()?;
+        } else if !is_current {
+            // A crash amid the exchange leaves some of each plan.
+            remove(&directory.join(PLAN))?;
         }
         for name in names {
             let made = self.new_path(id)?;
@@ -87,9 +90,7 @@ impl Tree {
     /// Where something is made for a snapshot before it has its name. Needs the lock.
     pub(super) fn new_path(&self, id: u64) -> Result<PathBuf, Error> {
         let path = self.directory(id).join(NEW);
-        if exists(&path) {
-            self.trash.take_part(&path, id)?;
-        }
+        remove(&path)?;
         Ok(path)
     }
 
@@ -111,10 +112,23 @@ fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Renames something to a name that is free: `prefix` and a number.
-pub(super) fn rename_aside(from: &Path, directory: &Path, prefix: &str) -> Result<PathBuf, Error> {
+/// Removes whatever is there, if anything. Follows no link.
+fn remove(path: &Path) -> Result<(), Error> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Renames something to a name that is free.
+fn rename_aside(from: &Path, directory: &Path) -> Result<PathBuf, Error> {
     for n in 0u64.. {
-        let path = directory.join(format!("{prefix}{n}"));
+        let path = directory.join(format!(".{n}"));
         match renameat2(AT_FDCWD, from, AT_FDCWD, &path, RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => return Ok(path),
             Err(nix::errno::Errno::EEXIST) => {}
@@ -130,7 +144,7 @@ fn put(made: &Path, directory: &Path, name: &str) -> Result<(), Error> {
     let swap = |made: &Path, flags| renameat2(AT_FDCWD, made, AT_FDCWD, &place, flags);
     let done = match swap(made, RenameFlags::RENAME_NOREPLACE) {
         // By way of the name that the other one will have: under that of what is being made it would be taken away.
-        Err(nix::errno::Errno::EEXIST) => swap(&rename_aside(made, directory, ".")?, RenameFlags::RENAME_EXCHANGE),
+        Err(nix::errno::Errno::EEXIST) => swap(&rename_aside(made, directory)?, RenameFlags::RENAME_EXCHANGE),
         result => result,
     };
     done.map_err(|e| Error::io("put in place", &place, e.into()))

@@ -11,16 +11,17 @@ use std::sync::{Mutex, PoisonError};
 use super::error::Error;
 
 pub(super) struct Flusher {
-    root: File,
+    /// That of the snapshots.
+    directory: File,
     /// Snapshots with a lesser id may have lost files. Locked while the disk is written to, so that of two who wait for
     /// that the other one hears of a failure as well.
     lost_below: Mutex<u64>,
 }
 
 impl Flusher {
-    pub(super) fn open(root: &Path) -> Result<Self, Error> {
-        let opened = File::open(root).map_err(|e| Error::io("open", root, e))?;
-        Ok(Self { root: opened, lost_below: Mutex::new(0) })
+    pub(super) fn open(snapshots: &Path) -> Result<Self, Error> {
+        let directory = File::open(snapshots).map_err(|e| Error::io("open", snapshots, e))?;
+        Ok(Self { directory, lost_below: Mutex::new(0) })
     }
 
     /// Writes the whole file system: syncing every file by itself takes far longer.
@@ -31,8 +32,8 @@ impl Flusher {
         if id < *lost_below {
             return Err(Error::Unwritten(path.to_owned()));
         }
-        nix::unistd::syncfs(&self.root).map_err(|e| {
-            *lost_below = next_id().max(id + 1);
+        nix::unistd::syncfs(&self.directory).map_err(|e| {
+            *lost_below = next_id();
             Error::io("write to the disk", path, e.into())
         })
     }

@@ -10,7 +10,7 @@
 //!     plan                    which plan c, s and e were made of
 //!     new                     what is being made for a remote layer, or what a crash left of it
 //!     .<n>                    c, s or e that was replaced while a container may be using it
-//!   trash/<id>, <id>-<n>      removed snapshots, and what a crash left half-made, on their way out
+//!   trash/<id>                removed snapshots, on their way out
 //! ```
 //!
 //! **What is lost is lost loudly.** The files of a local snapshot are made once, durably, before the store knows of the
@@ -64,7 +64,7 @@ impl Tree {
     pub fn open(root: &Path) -> Result<Self, Error> {
         let snapshots = root.join("snapshots");
         let trash = Trash::open(&root.join("trash"))?;
-        let flusher = Flusher::open(root)?;
+        let flusher = Flusher::open(&snapshots)?;
         let seals = extras::takes_user_xattrs(&snapshots)?;
         if !seals {
             tracing::warn!(

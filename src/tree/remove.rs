@@ -75,13 +75,6 @@ impl Trash {
         Ok(())
     }
 
-    /// Moves something that lies in a snapshot's directory here.
-    pub(super) fn take_part(&self, path: &Path, id: u64) -> Result<(), Error> {
-        extras::rename_aside(path, &self.bin.path, &format!("{id}-"))?;
-        self.wake();
-        Ok(())
-    }
-
     pub(super) fn empty(&self) -> Result<(), Error> {
         self.bin.empty()
     }

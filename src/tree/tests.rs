@@ -169,6 +169,22 @@ fn nothing_of_an_earlier_plan_counts_as_made_of_a_later_one() {
 }
 
 #[test]
+fn what_was_made_of_a_later_plan_in_part_does_not_count_as_made_of_the_earlier_one() {
+    let scratch = Scratch::new();
+    let (layer, tree) = (scratch.layer(), &scratch.tree);
+    tree.create_remote(3, &layer).unwrap();
+    let there = |name: &str| tree.directory(3).join(name).symlink_metadata().is_ok();
+    let before = Plan { whiteouts: vec![b"before".to_vec()], ..plan() };
+    tree.ensure_extras(3, &before, true).unwrap();
+    // As a full disk or a crash would have it.
+    let after = Plan { whiteouts: vec![b"after".to_vec()], erased: vec![vec![b'x'; 300]], ..plan() };
+    tree.ensure_extras(3, &after, true).unwrap_err();
+    assert!(there("c/after"));
+    tree.ensure_extras(3, &before, true).unwrap();
+    assert!(there("c/before") && !there("c/after"));
+}
+
+#[test]
 fn what_a_crash_left_half_made_is_taken_away() {
     let scratch = Scratch::new();
     let (layer, tree) = (scratch.layer(), &scratch.tree);
