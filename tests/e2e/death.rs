@@ -209,9 +209,12 @@ fn breaks(release: Release) {
 }
 
 /// What is new is downloaded, what depends on the repository is refused, and the rest goes on.
-fn check_broken(node: &Node<'_>, site: &Site, state: &State, new: &New, [in_place, local]: [&str; 2]) {
-    let run = |reference| ["run", "--rm", "--network=none", reference, "cat", "/new"];
-    let (other, written) = &new.other;
+fn check_broken(node: &Node<'_>, site: &Site, state: &State, images: &New, [in_place, local]: [&str; 2]) {
+    // Compared inside: of a container that ends at once nerdctl may lose what it prints on a busy machine.
+    let holds = |file: &str, content: &str| format!("test \"$(cat {file})\" = {content}");
+    let new = holds("/new", state.name);
+    let run = |reference| ["run", "--rm", "--network=none", reference, "sh", "-c", &new];
+    let New { other: (other, written), upon: (upon, _) } = images;
     let top = &written.layers[2].digest;
     // Nowhere to download from: the registry's refusal is the answer.
     let message = in_time(node, &["pull", "--quiet", other]).err();
@@ -222,17 +225,17 @@ fn check_broken(node: &Node<'_>, site: &Site, state: &State, new: &New, [in_plac
     let log = node.daemon.log_text();
     let said = |line: &str| ["layer is downloaded", top, state.cause].iter().all(|part| line.contains(part));
     assert!(log.lines().any(said), "{top}");
-    assert_eq!(in_time(node, &run(other)).ok(), state.name);
+    in_time(node, &run(other)).ok();
 
     if state.serves_loaded {
         in_time(node, &["run", "--rm", "--network=none", in_place, "cat", "/data/opaque/new"]).ok();
     } else {
-        assert_refused(node, site, &["pull", "--quiet", &new.upon.0], state.cause);
+        assert_refused(node, site, &["pull", "--quiet", upon], state.cause);
         assert_refused(node, site, &run(in_place), state.cause);
     }
     in_time(node, &["ps"]).ok();
     assert_eq!(in_time(node, &["exec", "local", "cat", "/local"]).ok(), "data");
-    assert_eq!(in_time(node, &["run", "--rm", "--network=none", local, "cat", "/local"]).ok(), "data");
+    in_time(node, &["run", "--rm", "--network=none", local, "sh", "-c", &holds("/local", "data")]).ok();
     if state.health == "dead" {
         let table = node.daemon.command(&["containers", "--dead"]).ok();
         assert!(table.contains("depends") && table.contains("nerdctl restart"), "{table}");
