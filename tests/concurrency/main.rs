@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `crowd` | 32 clients with shared layers get what one after the other would get |
 //! | `points` | a request that is held at, or cancelled at, each of its steps is done wholly all the same |
+//! | `clean_up` | a clean-up spares what others are making meanwhile |
 //! | `threads` | a hung repository takes a bounded number of threads with it |
 //! | `held` | holds a process at a system call |
 
@@ -14,6 +15,7 @@ mod mock_support;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clean_up;
 mod crowd;
 mod held;
 mod points;

@@ -1,30 +1,29 @@
 //! Every mutating request, held at each of its steps on the disk, while its client goes away and others clean up.
 
 use std::sync::Arc;
-use std::thread::ScopedJoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use containerd_snapshots::tonic::{Code, Status};
 
 use tokio::sync::Notify;
 
-use crate::held::{Held, Hold, When, can_hold};
+use crate::held::{Held, can_hold, within};
 use crate::support::{
-    Client, Daemon, Image, Kind, Labels, Layer, Mounted, Namespace, Site, Style, eventually, extract_key, labels, upper,
+    Client, Daemon, Image, Kind, Labels, Layer, Mounted, Namespace, Site, Style, eventually, extract_key, labels,
 };
 use crate::{assert_no_orphan, support};
 
 const MAKE_DIRECTORY: &str = "?mkdir,?mkdirat";
 const MAKE_LINK: &str = "?symlink,?symlinkat";
 const MAKE_NODE: &str = "?mknod,?mknodat";
-const LIST_DIRECTORY: &str = "getdents64";
+pub(crate) const LIST_DIRECTORY: &str = "getdents64";
 const DELETE: &str = "unlinkat";
 const RENAME: &str = "?rename,?renameat,?renameat2";
 const SYNC: &str = "fsync";
 const SYNC_FILE_SYSTEM: &str = "syncfs";
 /// What the store does: it writes, and makes it durable.
 const STORE_WRITES: &str = "pwrite64";
-const STORE_SYNCS: &str = "fdatasync";
+pub(crate) const STORE_SYNCS: &str = "fdatasync";
 
 const CLEAN_UP: &str = "Cleanup";
 /// Ids from here on are of no snapshot.
@@ -42,7 +41,7 @@ struct Case {
     done: Box<dyn Fn(&Client) -> bool>,
 }
 
-fn none() -> Labels {
+pub(crate) fn none() -> Labels {
     Labels::new()
 }
 
@@ -186,18 +185,6 @@ fn cases(site: &Site, daemon: &Daemon, client: &Client, round: usize) -> Vec<Cas
     vec![prepare_local, prepare_remote, prepare_download, prepare_container, view, commit, remove, update, clean_up]
 }
 
-/// Whether it is done within this time.
-fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    while !done() {
-        if start.elapsed() > limit {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    true
-}
-
 #[test]
 fn a_request_that_is_left_at_any_step_is_done_wholly() {
     if !can_hold() {
@@ -251,159 +238,4 @@ fn a_request_that_is_left_at_any_step_is_done_wholly() {
         }
     }
     println!("{round} rounds");
-}
-
-#[test]
-fn clean_up_spares_what_another_request_holds_between_its_directory_and_the_store() {
-    if !can_hold() {
-        return;
-    }
-    let Some(site) = Site::new(Kind::Directory) else { return };
-    let layer = Layer::new("layer", &[("d/.wh.a", "")]);
-    site.publish(&layer);
-    let image = Image::new("i", &[&layer]);
-    let daemon = Daemon::start(&site.settings());
-    let client = daemon.client();
-    client.committed("base", "");
-    let before = daemon.ids();
-    // Held in the store's transaction: the directories are there, and nobody knows of them yet.
-    let held = Held::at(&daemon, STORE_SYNCS);
-    std::thread::scope(|scope| {
-        let local = scope.spawn(|| daemon.client().prepare("local", "base", &none()));
-        let remote = scope.spawn(|| Namespace::new(&daemon.client(), "n", Style::New).in_place(&image));
-        eventually("both have made their directories", || daemon.ids().len() == before.len() + 2 && held.threads() > 0);
-        let ids = daemon.ids();
-        client.stat("local").unwrap_err();
-        for _ in 0..3 {
-            client.cleanup().unwrap();
-        }
-        assert_eq!(daemon.ids(), ids);
-        drop(held);
-        local.join().unwrap().unwrap();
-        assert_eq!(remote.join().unwrap(), [true]);
-    });
-    client.mounts("local").unwrap();
-    assert_no_orphan(&daemon, &client);
-}
-
-/// How long what goes on by itself is held. The next one is tried where the machine is too busy for the one before.
-const DELAYS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
-
-/// One container and one layer in place that are being made while somebody cleans up.
-struct Making {
-    daemon: Daemon,
-    client: Client,
-    image: Image,
-    /// What is there before: directories, and snapshots.
-    before: (usize, usize),
-}
-
-impl Making {
-    fn new(site: &Site) -> Self {
-        let layers = [("lower", "d/a"), ("upper", "d/.wh.a")].map(|(name, file)| Layer::new(name, &[(file, "")]));
-        layers.iter().for_each(|layer| site.publish(layer));
-        let daemon = Daemon::start(&site.settings());
-        let client = daemon.client();
-        client.committed("base", "");
-        // Looked through before anything is held, as that lists directories, too. One upon the other is still to come.
-        for layer in &layers {
-            assert_eq!(Namespace::new(&client, &layer.digest, Style::New).in_place(&Image::new("i", &[layer])), [true]);
-        }
-        let before = (daemon.ids().len(), client.keys().len());
-        Self { daemon, client, image: Image::new("i", &[&layers[0], &layers[1]]), before }
-    }
-
-    fn local(&self) {
-        self.daemon.client().prepare("local", "base", &none()).unwrap();
-    }
-
-    fn remote(&self) {
-        assert_eq!(Namespace::new(&self.daemon.client(), "n", Style::New).in_place(&self.image), [true, true]);
-    }
-
-    /// Whether both have their directories.
-    fn have_directories(&self) -> bool {
-        self.daemon.ids().len() == self.before.0 + 2
-    }
-
-    /// How many of the two are in the store.
-    fn stored(&self) -> usize {
-        self.client.keys().len() - self.before.1
-    }
-
-    /// Both live, and can be used.
-    fn assert_spared(&self) {
-        assert!(self.have_directories(), "{}", self.daemon.log());
-        let mounts = self.client.mounts("local").unwrap();
-        std::fs::write(upper(&mounts).join("file"), "x").unwrap();
-        assert_eq!(Mounted::new(&mounts).tree(), ["file"]);
-        let name = Namespace::new(&self.client, "later", Style::New).pull(&self.image).remove(1).name;
-        let view = self.client.view("view", &name, &none()).unwrap();
-        assert_eq!(Mounted::new(&view).tree(), ["d/"]);
-        assert_no_orphan(&self.daemon, &self.client);
-    }
-}
-
-#[test]
-fn clean_up_spares_what_is_stored_between_its_listing_and_its_look_into_the_store() {
-    if !can_hold() {
-        return;
-    }
-    let Some(site) = Site::new(Kind::Directory) else { return };
-    let met = DELAYS.into_iter().any(|limit| {
-        let making = Making::new(&site);
-        let held = Held::holding(
-            &making.daemon,
-            &[Hold { calls: STORE_SYNCS, when: When::Before, limit }, Hold::until_dropped(LIST_DIRECTORY, When::After)],
-        );
-        let met = std::thread::scope(|scope| {
-            let requests = [scope.spawn(|| making.local()), scope.spawn(|| making.remote())];
-            eventually("both have made their directories", || making.have_directories());
-            let cleaning = scope.spawn(|| making.daemon.client().cleanup().unwrap());
-            // The one that is in the store's transaction, and the clean-up with its listing.
-            let met = within(limit, || held.threads() == 2) && making.stored() == 0;
-            eventually("both are stored", || making.stored() == 2);
-            eventually("both are answered", || requests.iter().all(ScopedJoinHandle::is_finished));
-            assert!(!cleaning.is_finished(), "held");
-            drop(held);
-            met
-        });
-        making.assert_spared();
-        met
-    });
-    assert!(met, "the requests were never stored while the clean-up was held");
-}
-
-#[test]
-fn clean_up_spares_what_is_begun_after_it() {
-    if !can_hold() {
-        return;
-    }
-    let Some(site) = Site::new(Kind::Directory) else { return };
-    let met = DELAYS.into_iter().any(|limit| {
-        let making = Making::new(&site);
-        let held = Held::holding(
-            &making.daemon,
-            &[
-                Hold { calls: LIST_DIRECTORY, when: When::Before, limit },
-                Hold::until_dropped(STORE_SYNCS, When::Before),
-            ],
-        );
-        let met = std::thread::scope(|scope| {
-            let cleaning = scope.spawn(|| making.daemon.client().cleanup().unwrap());
-            eventually("it is held before its listing", || held.threads() == 1 || cleaning.is_finished());
-            let requests = [scope.spawn(|| making.local()), scope.spawn(|| making.remote())];
-            eventually("both have made their directories", || making.have_directories());
-            let met = !cleaning.is_finished();
-            eventually("the clean-up ends", || cleaning.is_finished() || !making.have_directories());
-            assert!(making.have_directories(), "one is deleted while it is being made");
-            assert!(!requests.iter().any(ScopedJoinHandle::is_finished), "held");
-            assert_eq!(making.stored(), 0);
-            drop(held);
-            met
-        });
-        making.assert_spared();
-        met
-    });
-    assert!(met, "the clean-up was never held while the requests began");
 }
