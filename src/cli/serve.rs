@@ -113,7 +113,7 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
 /// store before they are used, and each start reserves new ones: what was made after a copy of a stopped daemon's store
 /// has an id that the copy has not reserved. Of a copy that was made while it ran the last few ids cannot be told.
 fn refuse_an_older_copy(store: &Store, tree: &Tree) -> Result<(), Error> {
-    let reserved = store.next_block()?;
+    let reserved = store.skip_ids();
     match tree.ids()?.into_iter().max() {
         Some(newest) if newest >= reserved => Err(Error::StoreOld {
             store: Store::path(tree.root()),

@@ -182,12 +182,6 @@ impl Store {
         self.ids.skip()
     }
 
-    /// All ids that were ever given out are less than this one.
-    pub fn next_block(&self) -> Result<u64, Error> {
-        let meta = self.begin(|database| Ok(database.begin_read()?))?.open_table(META)?;
-        Ok(meta.get("next-id")?.map_or(1, |guard| guard.value()))
-    }
-
     fn begin_write(&self) -> Result<WriteTransaction, Error> {
         self.begin(begin_write)
     }
