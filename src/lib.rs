@@ -1,31 +1,34 @@
 //! A containerd snapshotter whose read-only layers already lie unpacked on a file system of the host: CernVM-FS, NFS or
 //! any directory.
 //!
-//! containerd asks over gRPC ([`server`], [`service`]); [`snapshotter`] decides what a request means for the metadata
-//! ([`store`]), the directories ([`tree`]) and the layers in place ([`repository`], [`markers`]), and [`stack`] says how
-//! the result is mounted. The daemon itself mounts nothing.
+//! The rooms, in the order in which a request passes through them; each knows only of those below it:
+//!
+//! * [`cli`]: the arguments, one file a command; [`config`]: the file; [`telemetry`]: the log.
+//! * [`grpc`]: all of gRPC.
+//! * [`snapshotter`]: a facade, one method a request.
+//! * [`in_place`]: is a layer used where it lies?
+//! * [`state`]: everything below the state directory.
+//! * [`markers`]: which files of the layers below a layer deletes; [`repository`]: where layers lie.
+//! * [`overlay`] and [`containerd`]: pure; what overlayfs is asked for, and what containerd sends.
+//! * `sys`: what the kernel is asked for.
+//!
+//! Beside them: [`unpack`] puts images into a repository, and [`containers`] looks at running containers.
 
-mod beneath;
 pub mod cli;
 pub mod config;
+pub mod containerd;
 pub mod containers;
 pub mod digest;
-pub mod filter;
-pub mod key;
-pub mod label;
-pub mod logging;
+pub mod grpc;
+pub mod in_place;
 pub mod markers;
-mod mountinfo;
-mod remedy;
-mod removal;
+pub mod overlay;
 pub mod repository;
-pub mod server;
-pub mod service;
 #[cfg(test)]
 #[path = "../tests/skip/mod.rs"]
 mod skip;
 pub mod snapshotter;
-pub mod stack;
-pub mod store;
-pub mod tree;
+pub mod state;
+mod sys;
+pub mod telemetry;
 pub mod unpack;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cvmfs_snapshotter::filter::{Fields, Filter, Filters, IndexKey, TARGET_LABEL};
+use cvmfs_snapshotter::containerd::filter::{Fields, Filter, Filters, IndexKey};
+use cvmfs_snapshotter::containerd::label::TARGET;
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -97,7 +98,7 @@ fn keys(expressions: &[&str]) -> Option<Vec<IndexKey>> {
 
 #[test]
 fn index_keys_take_the_best_equality() {
-    let target = || IndexKey::Label { key: TARGET_LABEL.into(), value: "sha256:aa".into() };
+    let target = || IndexKey::Label { key: TARGET.into(), value: "sha256:aa".into() };
     let sent = r#"labels."containerd.io/snapshot.ref"==sha256:aa,parent=="default/6/a \"b\"""#;
     assert_eq!(keys(&[sent]), Some(vec![target()]));
     assert_eq!(keys(&["parent==p"]), Some(vec![IndexKey::Parent("p".into())]));

@@ -5,8 +5,8 @@ mod skip;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cvmfs_snapshotter::label::Labels;
-use cvmfs_snapshotter::store::{Error, New, Store, Usage, What};
+use cvmfs_snapshotter::containerd::label::Labels;
+use cvmfs_snapshotter::state::metadata::{Error, New, NewKind, Store, Usage};
 use nix::mount::{MsFlags, umount};
 
 /// A small file system, for as long as this lives.
@@ -35,7 +35,7 @@ impl Drop for Small {
 fn create(store: &Store, key: &str) -> Result<(), Error> {
     let id = store.new_id()?;
     let labels = Labels::from([("containerd.io/snapshot/filler".to_owned(), "x".repeat(4000))]);
-    store.create(New { id, key, parent: "", labels, what: What::Active }).map(drop)
+    store.create(New { id, key, parent: "", labels, kind: NewKind::Active }).map(drop)
 }
 
 #[test]

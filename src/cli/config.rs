@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{EXIT_CONFIG, Global, fail};
+use super::global::{EXIT_CONFIG, Global, fail};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {

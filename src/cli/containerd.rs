@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{EXIT_CONFIG, Global, fail};
+use super::global::{EXIT_CONFIG, Global, fail};
 use crate::config::Config;
 
 #[derive(clap::Args)]
@@ -31,9 +31,7 @@ pub(super) fn run(global: &Global, args: &Args) -> ExitCode {
 }
 
 fn block(config: &Config, version: Version) -> String {
-    // As TOML strings; the paths have no character that needs escaping.
-    let address = format!("{:?}", config.address.display().to_string());
-    let root = format!("{:?}", config.root.display().to_string());
+    let [address, root] = [&config.address, &config.root].map(|path| toml::Value::from(path.display().to_string()));
     match version {
         Version::One => format!(
             r#"# For containerd 1.6 and 1.7. The plugin must have exactly this name: nerdctl knows it.
@@ -105,5 +103,19 @@ mod tests {
             assert_eq!(plugin["exports"]["root"].as_str(), Some("/r"));
         }
         insta::assert_snapshot!(block(&config, Version::One) + "\n" + &block(&config, Version::Two));
+    }
+
+    #[test]
+    fn paths_are_toml_whatever_is_in_them() {
+        // Rust would print the accent, which joins with the letter before it, in a form that TOML does not have.
+        let (address, root) = ("/srv/cafe\u{301}/a\"b.sock", "/srv/'quoted'");
+        let overrides = Overrides { address: Some(address.into()), root: Some(root.into()), log_level: None };
+        let config = Config::parse(Path::new("c"), "", &overrides).unwrap();
+        for version in [Version::One, Version::Two] {
+            let table: toml::Table = block(&config, version).parse().unwrap();
+            let plugin = &table["proxy_plugins"]["cvmfs-snapshotter"];
+            assert_eq!(plugin["address"].as_str(), Some(address));
+            assert_eq!(plugin["exports"]["root"].as_str(), Some(root));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{EXIT_CONFIG, Global, fail};
+use super::global::{EXIT_CONFIG, Global, fail};
 use crate::containers::{Container, Health, running};
 
 /// List the running containers whose layers lie in a repository, and whether these layers still answer.

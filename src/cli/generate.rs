@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::Command;
 
-use super::{Arguments, fail};
+use super::global::fail;
 
 #[derive(clap::Args)]
 pub(super) struct Completions {
@@ -20,16 +20,15 @@ pub(super) struct Man {
     directory: PathBuf,
 }
 
-pub(super) fn completions(args: &Completions) -> ExitCode {
-    let mut command = Arguments::command();
+pub(super) fn completions(args: &Completions, mut command: Command) -> ExitCode {
     let name = command.get_name().to_owned();
     clap_complete::generate(args.shell, &mut command, name, &mut std::io::stdout());
     ExitCode::SUCCESS
 }
 
-pub(super) fn man(args: &Man) -> ExitCode {
-    let made = std::fs::create_dir_all(&args.directory)
-        .and_then(|()| clap_mangen::generate_to(Arguments::command(), &args.directory));
+pub(super) fn man(args: &Man, command: Command) -> ExitCode {
+    let made =
+        std::fs::create_dir_all(&args.directory).and_then(|()| clap_mangen::generate_to(command, &args.directory));
     match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("cannot write man pages to {}: {error}", args.directory.display()), 1),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use humantime_serde::re::humantime::parse_duration;
 
-use super::{EXIT_CONFIG, Global, fail};
+use super::global::{EXIT_CONFIG, Global, fail};
 
 /// Ask the running daemon whether it serves; exits with 0 if it does.
 #[derive(clap::Args)]
@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global, args: &Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, 1),
     };
-    match runtime.block_on(crate::server::health(&config.address, args.timeout)) {
+    match runtime.block_on(crate::grpc::health(&config.address, args.timeout)) {
         Ok(()) => {
             println!("{} serves", config.address.display());
             ExitCode::SUCCESS

@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{
-    Config, DEFAULT_ADDRESS, DEFAULT_REPOSITORY, DEFAULT_ROOT, Error, LogFormat, LogLevel, Repository, Timeouts,
+use super::error::Error;
+use super::settings::{
+    Config, DEFAULT_ADDRESS, DEFAULT_REPOSITORY, DEFAULT_ROOT, Kind, LogFormat, LogLevel, Repository, Timeouts, Verify,
 };
-use crate::repository::{Kind, Verify};
 
 /// The longest time limit.
 const MAX_LIMIT: Duration = Duration::from_secs(3600);
@@ -74,7 +74,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Config, Error> {
         }
         Some(value) if value.get_ref().0 > MAX_LIMIT => Err(at(
             value.span(),
-            "a time limit of more than an hour is none, while containerd waits; write a time like \"2s\"".to_owned(),
+            "time limits must be at most 1h: containerd blocks meanwhile; write a time like \"2s\"".to_owned(),
         )),
         Some(value) => Ok(value.into_inner().0),
     };

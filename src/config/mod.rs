@@ -5,119 +5,15 @@
 
 mod error;
 mod file;
+mod settings;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 pub use error::Error;
-
-use crate::repository::{Kind, Limits, Verify};
+pub use settings::{Config, Kind, LogFormat, LogLevel, Repository, Timeouts, Verify};
 
 /// Read if no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/containerd-cvmfs-grpc/config.toml";
-const DEFAULT_ADDRESS: &str = "/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock";
-const DEFAULT_ROOT: &str = "/var/lib/containerd-cvmfs-grpc";
-const DEFAULT_REPOSITORY: &str = "unpacked.cern.ch";
-/// One step of a request to a repository. A healthy client answers in milliseconds, also over a slow network.
-const DEFAULT_PROBE: Duration = Duration::from_secs(2);
-/// The first answer may have to wait for an automount; CernVM-FS mounts in some seconds.
-const DEFAULT_FIRST_MOUNT: Duration = Duration::from_secs(30);
-/// A layer of 20 000 directories is walked in 5 s; containerd holds a lock meanwhile.
-const DEFAULT_MARKERS: Duration = Duration::from_secs(10);
-
-/// The configuration in effect.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Config {
-    /// The unix socket that containerd connects to.
-    pub address: PathBuf,
-    /// The state directory.
-    pub root: PathBuf,
-    /// The least severity that is logged.
-    pub log_level: LogLevel,
-    /// The form of the log.
-    pub log_format: LogFormat,
-    /// Time limits.
-    pub timeouts: Timeouts,
-    /// Where layers are looked for, in this order.
-    pub repositories: Vec<Repository>,
-}
-
-/// One repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Repository {
-    /// Its name in messages; unique.
-    pub name: String,
-    /// The directory that `.layers` is in.
-    pub path: PathBuf,
-    /// What it is.
-    pub kind: Kind,
-    /// Whether layers are compared with the image.
-    pub verify: Verify,
-}
-
-/// Time limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Timeouts {
-    /// For one step of a request to a repository.
-    #[serde(with = "humantime_serde")]
-    pub probe: Duration,
-    /// For the first answer of a repository, and for one that waits for an automount.
-    #[serde(with = "humantime_serde")]
-    pub first_mount: Duration,
-    /// For finding the deleted files of a layer.
-    #[serde(with = "humantime_serde")]
-    pub markers: Duration,
-}
-
-impl Timeouts {
-    /// The limits that a repository has to keep.
-    pub fn limits(&self) -> Limits {
-        Limits { probe: self.probe, first_mount: self.first_mount }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { probe: DEFAULT_PROBE, first_mount: DEFAULT_FIRST_MOUNT, markers: DEFAULT_MARKERS }
-    }
-}
-
-/// The least severity that is logged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    /// Everything.
-    Trace,
-    /// Each request.
-    Debug,
-    /// What happens to layers and repositories.
-    #[default]
-    Info,
-    /// What an operator should look at.
-    Warn,
-    /// What went wrong.
-    #[serde(alias = "fatal", alias = "panic")]
-    #[value(alias = "fatal", alias = "panic")]
-    Error,
-}
-
-/// The form of the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// To journald, with fields, where standard error leads there; lines for people elsewhere.
-    #[default]
-    Auto,
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 /// What the command line says; it beats the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 pub use probe::{Health, LOOK, look};
 
 use crate::config::Repository;
-use crate::mountinfo;
-use crate::stack::FS;
+use crate::overlay::names::FS;
+use crate::sys::mount_table;
 use overlay::Overlay;
 
 /// The configuration of a container has some ten kB.
@@ -53,7 +53,7 @@ pub struct Container {
 ///
 /// `root`: the state directory. The caller must be root in the mount namespace of containerd.
 pub fn running(root: &Path, repositories: &[Repository], limit: Duration) -> std::io::Result<Vec<Container>> {
-    let table = mountinfo::read()?;
+    let table = mount_table::read()?;
     let mut found = in_table(&table, root, repositories, |link| std::fs::read_link(link).ok());
     let roots: Vec<PathBuf> = found.iter().map(|container| container.root.clone()).collect();
     for (container, health) in found.iter_mut().zip(probe::all(&roots, limit)) {
@@ -74,7 +74,7 @@ fn in_table(
     let snapshots = root.join("snapshots");
     let mut seen = HashSet::new();
     let mut found = BTreeMap::new();
-    for mount in mountinfo::parse(table) {
+    for mount in mount_table::parse(table) {
         let Some(overlay) = Overlay::of(&mount, &snapshots) else { continue };
         // One overlay may be mounted at several places.
         if !seen.insert(mount.device.to_vec()) {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use crate::mountinfo::{Mount, unescape};
+use crate::sys::mount_table::{Mount, unescape};
 
 /// An overlay of our snapshots.
 pub(super) struct Overlay {

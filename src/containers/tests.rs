@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::repository::{Kind, Verify};
+use crate::config::{Kind, Verify};
 
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task";
 

@@ -8,31 +8,29 @@ use std::sync::Arc;
 
 use containerd_snapshots::api::types::Mount as ApiMount;
 use containerd_snapshots::tonic::{self, Status};
-use containerd_snapshots::{Info, Kind as ApiKind, Usage as ApiUsage};
+use containerd_snapshots::{Info, Usage as ApiUsage};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_stream::Iter;
 
-use crate::filter::Filters;
-use crate::label::{self, Labels};
-use crate::snapshotter::{Error, Snapshotter};
-use crate::stack::Mount;
-use crate::store::{Kind, Rows, Snapshot};
-use crate::{store, tree};
+use super::convert::{Listing, accept, info, mounts};
+use super::status::{is_fault, status};
+use crate::containerd::filter::Filters;
+use crate::snapshotter::{Error, Prepared, Snapshotter};
 
 /// Requests that may wait for a repository, at one time. tokio has 512 threads for blocking work; the rest of them stays
 /// free for requests that never wait.
 const MAX_WAITING: usize = 256;
 
 /// The service.
-pub struct Service {
+pub(super) struct Service {
     snapshotter: Arc<Snapshotter>,
     waiting: Arc<Semaphore>,
 }
 
 impl Service {
     /// The service for these snapshots.
-    pub fn new(snapshotter: Arc<Snapshotter>) -> Self {
+    pub(super) fn new(snapshotter: Arc<Snapshotter>) -> Self {
         Self { snapshotter, waiting: Arc::new(Semaphore::new(MAX_WAITING)) }
     }
 
@@ -66,7 +64,6 @@ impl Service {
             let micros = begin.elapsed().as_micros();
             match &result {
                 Ok(_) => tracing::debug!(call, key, micros, "done"),
-                Err(Error::Held(target)) => tracing::debug!(call, key, micros, target_chain = target, "held"),
                 Err(error) if is_fault(error) => tracing::error!(call, key, micros, %error, "failed"),
                 Err(error) => tracing::debug!(call, key, micros, %error, "refused"),
             }
@@ -75,86 +72,6 @@ impl Service {
         match done.await {
             Ok(result) => result.map_err(|error| status(&error)),
             Err(panic) => Err(Status::internal(format!("{call} failed: {panic}"))),
-        }
-    }
-}
-
-/// Whether an operator should look at it.
-fn is_fault(error: &Error) -> bool {
-    match status(error).code() {
-        tonic::Code::NotFound | tonic::Code::AlreadyExists | tonic::Code::InvalidArgument => false,
-        tonic::Code::FailedPrecondition => matches!(error, Error::Rebase(_)),
-        _ => true,
-    }
-}
-
-/// The code that containerd expects for each error. Without a wildcard, so that a new error needs a decision.
-fn status(error: &Error) -> Status {
-    let message = error.to_string();
-    match error {
-        Error::Held(_) => Status::already_exists(message),
-        Error::Labels(_) | Error::Invalid(_) => Status::invalid_argument(message),
-        Error::Committed(_) | Error::Rebase(_) | Error::TooLarge { .. } => Status::failed_precondition(message),
-        Error::Unavailable(_) => Status::unavailable(message),
-        Error::Store(error) => match error {
-            store::Error::NotFound(_) | store::Error::ParentNotFound(_) => Status::not_found(message),
-            store::Error::Exists(_) => Status::already_exists(message),
-            store::Error::ParentNotCommitted(_) | store::Error::Labels(_) => Status::invalid_argument(message),
-            store::Error::NotActive { .. } | store::Error::HasChildren(_) => Status::failed_precondition(message),
-            store::Error::Damaged(_) => Status::data_loss(message),
-            store::Error::Database(_) if error.is_full() => Status::resource_exhausted(message),
-            store::Error::Database(_) => Status::internal(message),
-        },
-        Error::Tree(error) => match error {
-            tree::Error::Lost(_) | tree::Error::Unwritten(_) => Status::data_loss(message),
-            tree::Error::Io { .. } if error.is_full() => Status::resource_exhausted(message),
-            tree::Error::Io { .. } | tree::Error::Open { .. } | tree::Error::Mounted(_) => Status::internal(message),
-        },
-    }
-}
-
-/// Labels as the client sent them.
-#[allow(clippy::result_large_err, reason = "the type is tonic's")]
-fn accept(labels: HashMap<String, String>) -> Result<Labels, Status> {
-    label::accept(labels).map_err(|error| Status::invalid_argument(error.to_string()))
-}
-
-fn mounts(mount: Mount) -> Vec<ApiMount> {
-    let Mount { kind, source, options } = mount;
-    vec![ApiMount { r#type: kind.to_owned(), source, target: String::new(), options }]
-}
-
-fn info(snapshot: Snapshot) -> Info {
-    Info {
-        kind: match snapshot.kind {
-            Kind::View => ApiKind::View,
-            Kind::Active => ApiKind::Active,
-            Kind::Committed => ApiKind::Committed,
-        },
-        name: snapshot.name,
-        parent: snapshot.parent,
-        labels: snapshot.labels.into_iter().collect(),
-        created_at: snapshot.created,
-        updated_at: snapshot.updated,
-    }
-}
-
-/// The result of a listing: taken as a whole first, so that a slow reader holds nothing back.
-pub enum Listing {
-    /// Everything; decoded one by one, so that a long listing stays small.
-    All(Rows),
-    /// What a filter matched.
-    Some(std::vec::IntoIter<Snapshot>),
-}
-
-#[allow(clippy::result_large_err, reason = "the type is tonic's")]
-impl Iterator for Listing {
-    type Item = Result<Info, Status>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::All(rows) => Some(rows.next()?.map(info).map_err(|error| status(&error.into()))),
-            Self::Some(snapshots) => snapshots.next().map(|snapshot| Ok(info(snapshot))),
         }
     }
 }
@@ -192,7 +109,13 @@ impl containerd_snapshots::Snapshotter for Service {
         labels: HashMap<String, String>,
     ) -> Result<Vec<ApiMount>, Status> {
         let labels = accept(labels)?;
-        self.run_waiting("Prepare", key, move |s, key| s.prepare(key, &parent, labels)).await.map(mounts)
+        match self.run_waiting("Prepare", key, move |s, key| s.prepare(key, &parent, labels)).await? {
+            Prepared::Mount(mount) => Ok(mounts(mount)),
+            // What containerd takes for success: it need not extract anything (contract.md, 2.1).
+            Prepared::Existing { target } => {
+                Err(Status::already_exists(format!("target snapshot {target:?} exists already")))
+            }
+        }
     }
 
     async fn view(
@@ -236,6 +159,3 @@ impl containerd_snapshots::Snapshotter for Service {
         Ok(tokio_stream::iter(listing.await?))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -39,7 +39,7 @@ pub enum Error {
 }
 
 /// Listens on a path that is free, or that a process of ours left behind. The socket is for its owner only.
-pub(super) fn listen(path: &Path) -> Result<UnixListener, Error> {
+pub fn listen(path: &Path) -> Result<UnixListener, Error> {
     let io = |what| move |source| Error::Io { path: path.to_owned(), what, source };
     if path.as_os_str().len() >= MAX_PATH {
         return Err(Error::TooLong(path.to_owned()));

@@ -4,11 +4,18 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
+use super::health;
 use crate::snapshotter::Snapshotter;
+
+/// How long the daemon waits for its own answer.
+const HEALTH_LIMIT: Duration = Duration::from_secs(5);
+/// How long it waits before it asks itself again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The listener of the socket unit, if it is the socket unit that started the daemon.
 pub fn inherited() -> io::Result<Option<UnixListener>> {
@@ -23,8 +30,22 @@ pub fn inherited() -> io::Result<Option<UnixListener>> {
     Ok(listener)
 }
 
-/// Requests are answered from now on.
-pub(super) fn ready() {
+/// Says that requests are answered, once the daemon has answered one of its own: containerd is started after that.
+///
+/// systemd gives up after `TimeoutStartSec=` if it never does.
+pub(super) async fn ready(address: &Path) {
+    let mut logged = None;
+    while let Err(why) = health::check(address, HEALTH_LIMIT).await {
+        if logged.as_ref() != Some(&why) {
+            tracing::error!(
+                why,
+                address = %address.display(),
+                "the daemon does not answer itself, so systemd is not told that it is ready; it is asked again each second"
+            );
+            logged = Some(why);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
     tell(&[NotifyState::Ready]);
 }
 
@@ -51,7 +72,7 @@ pub(super) async fn watchdog(address: &Path, snapshotter: &Arc<Snapshotter>) {
 }
 
 async fn check(address: &Path, snapshotter: Arc<Snapshotter>) -> Result<(), String> {
-    super::health(address, super::HEALTH_LIMIT).await?;
+    health::check(address, HEALTH_LIMIT).await?;
     let read = tokio::task::spawn_blocking(move || snapshotter.check()).await;
     read.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }

@@ -1,10 +1,15 @@
 use std::path::PathBuf;
 
-use super::*;
+use super::convert::mounts;
+use super::status::status;
+use crate::containerd::label::{self, Labels};
 use crate::digest::Digest;
-use crate::repository::Trouble;
-use crate::snapshotter::{Cause, Unavailable};
-use crate::stack;
+use crate::in_place::{Cause, Rebase, Unavailable};
+use crate::overlay::mount::{Mount, TooLarge};
+use crate::repository::Fault;
+use crate::snapshotter::Error;
+use crate::state::metadata::Kind;
+use crate::state::{directories, metadata};
 
 fn shown(error: impl Into<Error>) -> String {
     let status = status(&error.into());
@@ -19,33 +24,32 @@ fn every_error_has_the_code_that_containerd_expects() {
     let path = || PathBuf::from("/cvmfs/unpacked.cern.ch");
     let unavailable = |causes| Error::Unavailable(Box::new(Unavailable { layer, causes }));
     let causes = vec![
-        ("unpacked".to_owned(), path(), Cause::Trouble(Trouble::Disconnected)),
+        ("unpacked".to_owned(), path(), Cause::Fault(Fault::Disconnected)),
         ("nfs".to_owned(), PathBuf::from("/nfs"), Cause::Missing),
     ];
-    let io = |kind: std::io::ErrorKind| tree::Error::Io { what: "make", path: path(), source: kind.into() };
-    let database = |kind: std::io::ErrorKind| store::Error::Database(Box::new(redb::Error::Io(kind.into())));
+    let io = |kind: std::io::ErrorKind| directories::Error::Io { what: "make", path: path(), source: kind.into() };
+    let database = |kind: std::io::ErrorKind| metadata::Error::Database(Box::new(redb::Error::Io(kind.into())));
     let errors = [
-        shown(store::Error::NotFound(name())),
-        shown(store::Error::Exists(name())),
-        shown(store::Error::ParentNotFound(name())),
-        shown(store::Error::ParentNotCommitted(name())),
-        shown(store::Error::NotActive { name: name(), kind: Kind::View }),
-        shown(store::Error::HasChildren(name())),
-        shown(store::Error::Labels(label::check(&Labels::from([("k".into(), "v".repeat(200_000))])).unwrap_err())),
-        shown(store::Error::Damaged(name())),
+        shown(metadata::Error::NotFound(name())),
+        shown(metadata::Error::Exists(name())),
+        shown(metadata::Error::ParentNotFound(name())),
+        shown(metadata::Error::ParentNotCommitted(name())),
+        shown(metadata::Error::NotActive { name: name(), kind: Kind::View }),
+        shown(metadata::Error::HasChildren(name())),
+        shown(metadata::Error::Labels(label::check(&Labels::from([("k".into(), "v".repeat(200_000))])).unwrap_err())),
+        shown(metadata::Error::Damaged(name())),
         shown(database(std::io::ErrorKind::StorageFull)),
         shown(database(std::io::ErrorKind::PermissionDenied)),
         shown(io(std::io::ErrorKind::StorageFull)),
         shown(io(std::io::ErrorKind::PermissionDenied)),
         shown(io(std::io::ErrorKind::ReadOnlyFilesystem)),
-        shown(tree::Error::Lost(path())),
-        shown(tree::Error::Unwritten(path())),
-        shown(tree::Error::Mounted(path())),
-        shown(Error::Held(layer.to_string())),
+        shown(directories::Error::Lost(path())),
+        shown(directories::Error::Unwritten(path())),
+        shown(directories::Error::Mounted(path())),
         shown(Error::Committed(name())),
-        shown(Error::Rebase(layer.to_string())),
+        shown(Rebase(layer)),
         shown(Error::Invalid("a snapshot needs a key".to_owned())),
-        shown(Error::TooLarge { name: name(), cause: stack::TooLarge::Lowers(501) }),
+        shown(Error::TooLarge { name: name(), cause: TooLarge::Lowers(501) }),
         shown(unavailable(causes)),
         shown(unavailable(vec![("unpacked".to_owned(), path(), Cause::Missing)])),
         shown(unavailable(Vec::new())),

@@ -3,88 +3,78 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::error::{Cause, Unavailable};
-use super::remote::Named;
+use super::expected_chain::ExpectedChain;
+use super::unavailable::{Cause, Unavailable};
+use crate::config::Verify;
 use crate::digest::Digest;
-use crate::markers::Finder;
-use crate::repository::{Question, Repository, State, Verify};
+use crate::markers::PlanCache;
+use crate::repository::{Question, Repository, State};
 
-/// A repository and the marker plans of its layers.
-pub(super) struct Site {
+/// One source of layers: a repository and the plans of its layers.
+pub struct Source {
+    /// The repository.
     pub repository: Arc<Repository>,
-    pub finder: Finder,
+    /// What is known of its layers' deletions.
+    pub plans: PlanCache,
     /// Whether somebody looks ahead.
-    ahead: AtomicBool,
+    pub(super) looks_ahead: AtomicBool,
 }
 
-/// Looks ahead in a repository, which one thread does at a time: all images share the one that asks the repository.
-pub(super) struct Ahead(pub Arc<Site>);
-
-impl Ahead {
-    /// Begins, unless somebody does it already.
-    pub(super) fn begin(site: &Arc<Site>) -> Option<Self> {
-        (!site.ahead.swap(true, Ordering::Acquire)).then(|| Self(site.clone()))
-    }
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        self.0.ahead.store(false, Ordering::Release);
-    }
-}
-
-impl Site {
+impl Source {
     fn new(repository: Arc<Repository>) -> Arc<Self> {
-        Arc::new(Self { finder: Finder::new(repository.clone()), repository, ahead: AtomicBool::default() })
+        Arc::new(Self { plans: PlanCache::new(repository.clone()), repository, looks_ahead: AtomicBool::default() })
     }
 }
 
 /// All repositories.
-pub struct Sites(Vec<Arc<Site>>);
+pub struct Repositories(Vec<Arc<Source>>);
 
 /// A layer that is looked for.
-pub(super) struct Wanted {
+pub struct LayerQuery {
+    /// Which layer.
     pub layer: Digest,
     /// Where its link leads to now.
     pub link: Option<PathBuf>,
-    /// What the chain says that it is.
-    pub named: Named,
+    /// What the image says that it is.
+    pub expected: ExpectedChain,
 }
 
 /// A layer that was found.
 #[derive(Clone)]
-pub(super) struct Located<'a> {
-    pub site: &'a Site,
+pub struct LayerLocation<'a> {
+    /// Where it lies.
+    pub source: &'a Source,
     /// What identifies its content.
     pub identity: String,
 }
 
-impl Sites {
+impl Repositories {
     /// The repositories, in the order in which they are to be searched.
     pub fn new(repositories: Vec<Arc<Repository>>) -> Self {
-        Self(repositories.into_iter().map(Site::new).collect())
+        Self(repositories.into_iter().map(Source::new).collect())
     }
 
     /// Other repositories, some of which may be among these: of those everything that is known stays known.
     #[must_use]
     pub fn change(&self, repositories: Vec<Arc<Repository>>) -> Self {
-        let known = |repository: &Arc<Repository>| self.0.iter().find(|site| Arc::ptr_eq(&site.repository, repository));
-        let site = |repository| known(&repository).cloned().unwrap_or_else(|| Site::new(repository));
-        Self(repositories.into_iter().map(site).collect())
+        let known =
+            |repository: &Arc<Repository>| self.0.iter().find(|source| Arc::ptr_eq(&source.repository, repository));
+        let source = |repository| known(&repository).cloned().unwrap_or_else(|| Source::new(repository));
+        Self(repositories.into_iter().map(source).collect())
     }
 
     /// The repositories, in the order in which they are searched.
     pub fn repositories(&self) -> impl Iterator<Item = &Arc<Repository>> {
-        self.0.iter().map(|site| &site.repository)
+        self.0.iter().map(|source| &source.repository)
     }
 
     /// Asks every repository once, in the background, so that automounts are triggered and the log says what is wrong.
     pub fn probe_all(&self) {
-        for site in &self.0 {
-            let repository = site.repository.clone();
+        for source in &self.0 {
+            let repository = source.repository.clone();
             let name = format!("probe {}", repository.name());
             let probe = move || drop(repository.probe());
             if let Err(error) = std::thread::Builder::new().name(name).spawn(probe) {
@@ -93,77 +83,86 @@ impl Sites {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Site>> {
+    /// The sources, in the order in which they are searched.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.0.iter()
     }
 
+    /// Forgets what is known of a layer that nothing uses any more.
+    pub fn forget(&self, layer: Digest) {
+        for source in &self.0 {
+            source.plans.forget(layer);
+        }
+    }
+
     /// Whether the repository that a link leads to answered when it was last asked; true if it was not asked yet.
-    pub(super) fn is_healthy(&self, link: &Path) -> bool {
-        let site = self.0.iter().find(|site| site.repository.contains(link));
-        site.is_some_and(|site| !matches!(site.repository.state(), State::Troubled(_)))
+    pub fn is_healthy(&self, link: &Path) -> bool {
+        let source = self.0.iter().find(|source| source.repository.contains(link));
+        source.is_some_and(|source| !matches!(source.repository.state(), State::Faulty(_)))
     }
 
     /// Finds layers: first where their links lead to, then in the order of the configuration.
     ///
     /// What the link leads to was compared with the chain when it was made. Every other place is compared now, as it
     /// would be for a new snapshot: a repository that was refused then must not step in when the right one is away.
-    pub(super) fn locate<'a>(
+    pub fn locate<'a>(
         &'a self,
-        wanted: &[Wanted],
+        queries: &[LayerQuery],
         deadline: Instant,
-    ) -> Result<HashMap<Digest, Located<'a>>, Box<Unavailable>> {
+    ) -> Result<HashMap<Digest, LayerLocation<'a>>, Box<Unavailable>> {
         let mut found = HashMap::new();
         let mut asked: Vec<(Digest, usize)> = Vec::new();
         let mut causes: HashMap<(Digest, usize), Cause> = HashMap::new();
-        let is_linked = |site: &Site, wanted: &Wanted| {
-            wanted.link.as_deref().is_some_and(|link| link == site.repository.layer_directory(wanted.layer))
+        let is_linked = |source: &Source, query: &LayerQuery| {
+            query.link.as_deref().is_some_and(|link| link == source.repository.layer_directory(query.layer))
         };
         for only_linked in [true, false] {
-            for (index, site) in self.0.iter().enumerate() {
-                let layers: Vec<&Wanted> = wanted
+            for (index, source) in self.0.iter().enumerate() {
+                let layers: Vec<&LayerQuery> = queries
                     .iter()
-                    .filter(|wanted| {
-                        !found.contains_key(&wanted.layer)
-                            && !asked.contains(&(wanted.layer, index))
-                            && (!only_linked || is_linked(site, wanted))
+                    .filter(|query| {
+                        !found.contains_key(&query.layer)
+                            && !asked.contains(&(query.layer, index))
+                            && (!only_linked || is_linked(source, query))
                     })
                     .collect();
                 if layers.is_empty() {
                     continue;
                 }
-                asked.extend(layers.iter().map(|wanted| (wanted.layer, index)));
-                let verify = if only_linked { Verify::Off } else { site.repository.verify() };
-                let question = |wanted: &&Wanted| Question { layer: wanted.layer, records: verify != Verify::Off };
-                let answers = match site.repository.ask(layers.iter().map(question).collect(), deadline) {
+                asked.extend(layers.iter().map(|query| (query.layer, index)));
+                let verify = if only_linked { Verify::Off } else { source.repository.verify() };
+                let question = |query: &&LayerQuery| Question { layer: query.layer, records: verify != Verify::Off };
+                let answers = match source.repository.ask(layers.iter().map(question).collect(), deadline) {
                     Ok(answers) => answers,
-                    Err(trouble) => {
-                        let trouble = |wanted: &Wanted| ((wanted.layer, index), Cause::Trouble(trouble.clone()));
-                        causes.extend(layers.into_iter().map(trouble));
+                    Err(fault) => {
+                        let fault = |query: &LayerQuery| ((query.layer, index), Cause::Fault(fault.clone()));
+                        causes.extend(layers.into_iter().map(fault));
                         continue;
                     }
                 };
-                for (Wanted { layer, named, .. }, answer) in layers.into_iter().zip(answers) {
+                for (query, answer) in layers.into_iter().zip(answers) {
+                    let LayerQuery { layer, expected, .. } = query;
                     let cause = match answer {
-                        Ok(Some(present)) => match named.verify(verify, present.diff_id) {
+                        Ok(Some(present)) => match expected.verify(verify, present.diff_id) {
                             Ok(()) => {
-                                found.insert(*layer, Located { site, identity: present.identity });
+                                found.insert(*layer, LayerLocation { source, identity: present.identity });
                                 continue;
                             }
-                            Err(reason) => Cause::Layer(reason),
+                            Err(refusal) => Cause::Refused(refusal),
                         },
                         Ok(None) => Cause::Missing,
-                        Err(trouble) => Cause::Trouble(trouble),
+                        Err(fault) => Cause::Fault(fault),
                     };
                     causes.insert((*layer, index), cause);
                 }
             }
         }
-        let Some(Wanted { layer, .. }) = wanted.iter().find(|wanted| !found.contains_key(&wanted.layer)) else {
+        let Some(LayerQuery { layer, .. }) = queries.iter().find(|query| !found.contains_key(&query.layer)) else {
             return Ok(found);
         };
-        let causes = self.0.iter().enumerate().filter_map(|(index, site)| {
+        let causes = self.0.iter().enumerate().filter_map(|(index, source)| {
             let cause = causes.remove(&(*layer, index))?;
-            Some((site.repository.name().to_owned(), site.repository.path().to_owned(), cause))
+            Some((source.repository.name().to_owned(), source.repository.path().to_owned(), cause))
         });
         Err(Box::new(Unavailable { layer: *layer, causes: causes.collect() }))
     }

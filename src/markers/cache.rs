@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::plan::Plan;
-use super::walk::{Walk, WalkError, Walkers};
+use super::error::WalkError;
+use super::walk::{Walk, Walkers};
 use crate::digest::Digest;
-use crate::repository::{Repository, mount_at};
+use crate::overlay::plan::Plan;
+use crate::repository::{Repository, automount};
 
 /// The plans in memory are forgotten when they have more bytes than this; the store has those that are in use.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -15,7 +16,7 @@ const MAX_BYTES: usize = 32 * 1024 * 1024;
 const OVERHEAD: usize = 512;
 
 /// The plans of the layers of one repository.
-pub struct Finder {
+pub struct PlanCache {
     repository: Arc<Repository>,
     walkers: Mutex<Walkers>,
     known: Arc<Mutex<Known>>,
@@ -54,8 +55,8 @@ fn size(plan: &Plan) -> usize {
     OVERHEAD + paths + plan.root.bytes() + directories.sum::<usize>()
 }
 
-impl Finder {
-    /// The finder for a repository.
+impl PlanCache {
+    /// Nothing is known yet.
     pub fn new(repository: Arc<Repository>) -> Self {
         Self { walkers: Mutex::new(Walkers::new(repository.clone())), repository, known: Arc::default() }
     }
@@ -97,7 +98,7 @@ impl Finder {
         if let Some(plan) = self.known(layer, identity) {
             return Ok(Begun::Known(plan));
         }
-        let mount = mount_at(self.repository.path());
+        let mount = automount::mount_at(self.repository.path());
         // Plans and walks under one lock: a walk that ends in between would be begun again.
         let mut known = self.lock();
         if let Some(plan) = known.plans.get(&key) {
@@ -109,7 +110,7 @@ impl Finder {
             known.walks.clear();
             *walkers = Walkers::new(self.repository.clone());
         }
-        if let Some(walk) = known.walks.get(&key) {
+        if let Some(walk) = known.walks.get(&key).filter(|walk| !walk.has_ended()) {
             if wanted {
                 walkers.hurry(walk);
             }

@@ -1,29 +1,16 @@
-//! Listing one directory of a layer, and opening what lies in it.
-//!
-//! Only directories are opened; everything else is known from the listing.
+//! Listing one directory of a layer. Only directories are opened; everything else is known from the listing.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{SFlag, fstatat};
 
-use super::plan::{RelativePath, join};
-use super::walk::{MAX_MARKERS, MAX_PENDING, MAX_PENDING_BYTES, WalkError};
-use super::{AUTO_CATALOG, CATALOG, WHITEOUT_PREFIX};
-
-/// An entry that is hidden, and may mean that others are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Marker {
-    /// The directory it is in.
-    pub directory: RelativePath,
-    /// Its name.
-    pub name: Vec<u8>,
-}
+use super::error::{MAX_MARKERS, MAX_PENDING, MAX_PENDING_BYTES, WalkError};
+use super::names::{Marker, is_catalog, is_root_catalog, is_whiteout};
+use crate::overlay::path::{RelativePath, as_path, join};
+use crate::sys::{beneath, errno};
 
 /// What a directory has that matters.
 #[derive(Default)]
@@ -50,9 +37,9 @@ impl Listing {
 /// Lists one directory of the layer.
 pub(super) fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkError> {
     let io = |e| WalkError::io(directory, e);
-    let opened = openat2(root, &dot(directory), beneath(OFlag::O_RDONLY | OFlag::O_DIRECTORY)).map_err(io)?;
+    let opened = beneath::open(root, as_path(directory), OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(io)?;
     // The listing has the first one for itself.
-    let parent = opened.try_clone().map_err(|e| io(Errno::from_raw(e.raw_os_error().unwrap_or_default())))?;
+    let parent = opened.try_clone().map_err(|e| io(errno::of(&e)))?;
     let mut listing = Listing::default();
     for entry in Dir::from_fd(opened).map_err(io)?.iter() {
         let entry = entry.map_err(io)?;
@@ -66,13 +53,11 @@ pub(super) fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkErro
         if name == b"." || name == b".." {
             continue;
         }
-        if directory.is_empty() && name == CATALOG {
-            // Hidden by the top-most cover, as every layer has one.
+        if is_root_catalog(directory, name) {
             continue;
         }
         let marker = || Marker { directory: directory.to_vec(), name: name.to_vec() };
-        if name.starts_with(WHITEOUT_PREFIX) {
-            // Of any type; what is in a directory of such a name means nothing.
+        if is_whiteout(name) {
             listing.markers.push(marker());
             continue;
         }
@@ -91,30 +76,6 @@ pub(super) fn list(root: &OwnedFd, directory: &[u8]) -> Result<Listing, WalkErro
 }
 
 fn is_directory(parent: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
-    let stat = fstatat(parent, &bytes_path(name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let stat = fstatat(parent, as_path(name), AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR)
-}
-
-/// Whether the publisher makes files of this name. A directory of this name is the image's own.
-fn is_catalog(name: &[u8]) -> bool {
-    name == AUTO_CATALOG || name == CATALOG
-}
-
-/// Opens a directory of the layer, for look-ups.
-pub(super) fn open_beneath(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    openat2(root, &dot(path), beneath(OFlag::O_PATH | OFlag::O_DIRECTORY))
-}
-
-fn beneath(flags: OFlag) -> OpenHow {
-    OpenHow::new()
-        .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS)
-}
-
-fn dot(path: &[u8]) -> PathBuf {
-    if path.is_empty() { PathBuf::from(".") } else { bytes_path(path) }
-}
-
-pub(super) fn bytes_path(path: &[u8]) -> PathBuf {
-    Path::new(OsStr::from_bytes(path)).to_owned()
 }

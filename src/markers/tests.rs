@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::config::{Kind, Verify};
 use crate::digest::Digest;
-use crate::repository::{Kind, Limits, Repository, Verify, layer_path};
+use crate::overlay::plan::{Plan, Shape};
+use crate::repository::{Limits, Repository, layout};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 struct Scratch {
     directory: tempfile::TempDir,
-    finder: Finder,
+    cache: PlanCache,
 }
 
 const LAYER: Digest = Digest::from_bytes([1; 32]);
@@ -21,15 +23,15 @@ const LAYER: Digest = Digest::from_bytes([1; 32]);
 impl Scratch {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::create_dir_all(directory.path().join(layer_path(LAYER))).unwrap();
+        fs::create_dir_all(directory.path().join(layout::layerfs(LAYER))).unwrap();
         let limits = Limits { probe: LIMIT, first_mount: LIMIT };
         let path = directory.path().to_owned();
         let repository = Repository::new("test".into(), path, Kind::Directory, Verify::Off, limits).unwrap();
-        Self { directory, finder: Finder::new(Arc::new(repository)) }
+        Self { directory, cache: PlanCache::new(Arc::new(repository)) }
     }
 
     fn layer(&self) -> PathBuf {
-        self.directory.path().join(layer_path(LAYER))
+        self.directory.path().join(layout::layerfs(LAYER))
     }
 
     fn file(&self, path: &str) {
@@ -39,7 +41,7 @@ impl Scratch {
     }
 
     fn plan(&self, identity: &str) -> Result<Arc<Plan>, WalkError> {
-        self.finder.find(LAYER, identity, Instant::now() + LIMIT)
+        self.cache.find(LAYER, identity, Instant::now() + LIMIT)
     }
 }
 
@@ -124,8 +126,8 @@ fn a_plan_is_kept_for_the_content_that_it_was_made_of() {
     scratch.file(".wh.new");
     assert!(Arc::ptr_eq(&scratch.plan("1").unwrap(), &before));
     assert_eq!(names(&scratch.plan("2").unwrap().whiteouts), [".wh.new", "new"]);
-    scratch.finder.forget(LAYER);
-    assert!(scratch.finder.known(LAYER, "1").is_none());
+    scratch.cache.forget(LAYER);
+    assert!(scratch.cache.known(LAYER, "1").is_none());
 }
 
 #[test]

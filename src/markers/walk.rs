@@ -1,78 +1,28 @@
 //! Finding the markers of a layer by walking through its directories.
 //!
-//! Several threads share the work of a
-//! repository's walks. They may hang with it, so there is a fixed number of them, and nobody waits for one without a
-//! time limit.
+//! Several threads share the work of a repository's walks. They may hang with it, so their number is fixed, and nobody
+//! waits for one without a time limit.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::errno::Errno;
-
-use super::list::{Listing, Marker, bytes_path, list};
-use super::plan::{MAX_DIRECTORY_BYTES, Plan, RelativePath};
+use super::build;
+use super::error::{MAX_MARKER_BYTES, MAX_MARKERS, MAX_PENDING, MAX_PENDING_BYTES, WalkError};
+use super::list::{Listing, list};
+use super::names::Marker;
 use super::queue::{Queue, Rank};
+use crate::config::Kind;
 use crate::digest::Digest;
-use crate::repository::{Kind, Repository, Trouble};
+use crate::overlay::path::RelativePath;
+use crate::overlay::plan::Plan;
+use crate::repository::Repository;
+use crate::sys::errno;
 
 /// Threads that walk in one repository. CernVM-FS' client gains little from more: 20 200 directories took 4.6 s with
 /// one thread, 3.4 s with eight.
 const THREADS: usize = 4;
-/// The most markers of a layer that is used in place.
-pub(super) const MAX_MARKERS: usize = 64 * 1024;
-/// The most bytes of their paths.
-const MAX_MARKER_BYTES: usize = 8 * 1024 * 1024;
-
-/// The most directories of a layer that wait to be listed.
-pub(super) const MAX_PENDING: usize = 256 * 1024;
-/// The most bytes of their paths.
-pub(super) const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
-
-/// Why the markers of a layer are not known.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WalkError {
-    /// A call failed.
-    #[error("cannot look for deleted files at {path:?} in the layer: {}", .errno.desc())]
-    Io {
-        /// The path below the layer's root.
-        path: PathBuf,
-        /// The cause.
-        errno: Errno,
-    },
-    /// The repository cannot be used.
-    #[error("cannot look for deleted files: the repository {0}")]
-    Repository(Trouble),
-    /// A name that no layer may have.
-    #[error("{0:?} is not a valid whiteout")]
-    InvalidMarker(PathBuf),
-    /// More than is kept.
-    #[error("it deletes more than {MAX_MARKERS} files of the layers below")]
-    TooMany,
-    /// More than is kept.
-    #[error(
-        "the directories that it deletes files from have more than {MAX_DIRECTORY_BYTES} bytes of names and attributes"
-    )]
-    TooLarge,
-    /// More than is kept.
-    #[error(
-        "it has more than {MAX_PENDING} directories beside each other, or longer paths of them than {MAX_PENDING_BYTES} bytes"
-    )]
-    TooWide,
-    /// Not finished yet; the walk goes on.
-    #[error("looking for its deleted files takes longer than {:.1} s; it goes on, try again later", .0.as_secs_f32())]
-    TimeOut(Duration),
-    /// No thread could be started.
-    #[error("cannot start a thread to look for deleted files: {}", .0.desc())]
-    Thread(Errno),
-}
-
-impl WalkError {
-    pub(super) fn io(path: &[u8], errno: Errno) -> Self {
-        Self::Io { path: bytes_path(path), errno }
-    }
-}
 
 /// The walks of one repository and the threads that work on them.
 #[derive(Clone)]
@@ -87,9 +37,15 @@ struct Work {
     threads: usize,
 }
 
-enum Task {
-    Begin(Arc<Walk>),
-    List(Arc<Walk>, RelativePath),
+/// One step of a walk: to open the layer, or to list one of its directories.
+struct Task {
+    walk: Arc<Walk>,
+    step: Step,
+}
+
+enum Step {
+    Open,
+    List(RelativePath),
 }
 
 /// Called with the result of a walk.
@@ -139,9 +95,9 @@ impl Walkers {
         let (state, finished, on_end) = (Mutex::default(), Condvar::new(), Box::new(on_end));
         let walk = Arc::new(Walk { layer, rank, mount, state, finished, on_end });
         if let (Err(e), 0) = (self.add_thread(&mut work), work.threads) {
-            return Err(WalkError::Thread(Errno::from_raw(e.raw_os_error().unwrap_or_default())));
+            return Err(WalkError::Thread(errno::of(&e)));
         }
-        work.queue.push(walk.rank(), [Task::Begin(walk.clone())]);
+        work.queue.push(walk.rank(), [Task { walk: walk.clone(), step: Step::Open }]);
         Ok(walk)
     }
 
@@ -169,7 +125,7 @@ impl Walkers {
     /// A thread: works until there is nothing left.
     fn work(&self) {
         loop {
-            let task = {
+            let Task { walk, step } = {
                 let mut work = self.lock();
                 let Some(task) = work.queue.pop() else {
                     work.threads -= 1;
@@ -177,28 +133,36 @@ impl Walkers {
                 };
                 task
             };
-            let (walk, found) = match task {
-                Task::Begin(walk) => {
-                    let opened = self.repository.open_layer(walk.layer).map_err(WalkError::Repository);
-                    let found = opened.map(|root| {
-                        walk.lock().root = Some(Arc::new(root));
-                        Listing::of_root()
-                    });
-                    walk.lock().pending = 1;
-                    (walk, found)
-                }
-                Task::List(walk, directory) => {
-                    let root = {
-                        let mut state = walk.lock();
-                        state.pending_bytes = state.pending_bytes.saturating_sub(directory.len());
-                        state.root.clone()
-                    };
-                    let Some(root) = root else { continue };
-                    (walk, list(&root, &directory))
-                }
-            };
-            self.record(&walk, found);
+            // A bug must not cost the repository this thread, nor whoever waits for the walk the whole time limit.
+            if catch_unwind(AssertUnwindSafe(|| self.step(&walk, step))).is_err() {
+                tracing::error!(layer = %walk.layer, "looking for deleted files panicked; please report this");
+                walk.abandon();
+            }
         }
+    }
+
+    fn step(&self, walk: &Arc<Walk>, step: Step) {
+        let found = match step {
+            Step::Open => {
+                let opened = self.repository.open_layer(walk.layer).map_err(WalkError::Repository);
+                let found = opened.map(|root| {
+                    walk.lock().root = Some(Arc::new(root));
+                    Listing::of_root()
+                });
+                walk.lock().pending = 1;
+                found
+            }
+            Step::List(directory) => {
+                let root = {
+                    let mut state = walk.lock();
+                    state.pending_bytes = state.pending_bytes.saturating_sub(directory.len());
+                    state.root.clone()
+                };
+                let Some(root) = root else { return };
+                list(&root, &directory)
+            }
+        };
+        self.record(walk, found);
     }
 
     /// Adds what a task found; the last task of a walk makes the plan.
@@ -233,7 +197,7 @@ impl Walkers {
             drop(state);
             let Some(root) = root else { return };
             let with_xattrs = self.repository.kind() == Kind::Directory;
-            let plan = Plan::of(&root, &markers, with_xattrs).map(Arc::new);
+            let plan = build::plan(&root, &markers, with_xattrs).map(Arc::new);
             // Before anybody hears of the end: whoever does may unmount the repository at once.
             drop(root);
             return walk.end(plan);
@@ -241,7 +205,8 @@ impl Walkers {
         drop(state);
         let more = directories.len() > 1;
         let mut work = self.lock();
-        work.queue.push(walk.rank(), directories.into_iter().map(|directory| Task::List(walk.clone(), directory)));
+        let task = |directory| Task { walk: walk.clone(), step: Step::List(directory) };
+        work.queue.push(walk.rank(), directories.into_iter().map(task));
         if more {
             // The threads that there are do the work if there can be no more.
             let _ = self.add_thread(&mut work);
@@ -281,5 +246,55 @@ impl Walk {
         (self.on_end)(&result);
         self.lock().result = Some(result);
         self.finished.notify_all();
+    }
+
+    /// Whether its result is there: somebody who begins to wait now would get an old one.
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().result.is_some()
+    }
+
+    /// Ends the walk after a panic, wherever that was.
+    fn abandon(&self) {
+        let error = Err(WalkError::Panicked);
+        {
+            let mut state = self.lock();
+            if state.result.is_some() {
+                return;
+            }
+            *state = Progress { ended: true, result: Some(error.clone()), ..Progress::default() };
+        }
+        self.finished.notify_all();
+        // It may be what has panicked.
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_end)(&error)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Verify;
+    use crate::repository::{Limits, layout};
+
+    /// Longer than any of these walks takes.
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_panic_costs_neither_a_thread_nor_the_time_of_those_who_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = Digest::from_bytes([1; 32]);
+        std::fs::create_dir_all(directory.path().join(layout::layerfs(layer))).unwrap();
+        let limits = Limits { probe: LONG, first_mount: LONG };
+        let path = directory.path().to_owned();
+        let repository = Repository::new("test".into(), path, Kind::Directory, Verify::Off, limits).unwrap();
+        let walkers = Walkers::new(Arc::new(repository));
+        for _ in 0..=THREADS {
+            let walk = walkers.begin(layer, None, true, |_| panic!("on purpose")).unwrap();
+            assert_eq!(walk.wait(Instant::now() + LONG), Err(WalkError::Panicked));
+            assert!(walk.has_ended());
+        }
+        let walk = walkers.begin(layer, None, true, |_| ()).unwrap();
+        assert!(walk.wait(Instant::now() + LONG).is_ok());
     }
 }

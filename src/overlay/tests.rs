@@ -1,4 +1,9 @@
-use super::*;
+use std::path::Path;
+
+use super::mount::*;
+use super::plan::Shape;
+use super::stack::{Layer, Remote};
+use crate::digest::Digest;
 
 const NONE: Shape = Shape { cover: false, seal: false, erase: false, hides_all: false };
 const ALL: Shape = Shape { cover: true, seal: true, erase: true, hides_all: false };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::mountinfo;
+use crate::sys::mount_table;
 
 /// What identifies the mount at a path, as long as somebody uses it: its id and its device.
 pub(crate) fn mount_at(path: &Path) -> Option<String> {
@@ -16,7 +16,7 @@ pub(super) fn is_automount(path: &Path) -> bool {
 
 /// The mount that a path lies in.
 pub(super) fn look(path: &Path) -> Option<Mount> {
-    find(&mountinfo::read().ok()?, path)
+    find(&mount_table::read().ok()?, path)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) struct Mount {
 
 /// The last of the longest mount points wins: it lies on top.
 fn find(table: &[u8], path: &Path) -> Option<Mount> {
-    let above = mountinfo::parse(table).filter(|mount| path.starts_with(&mount.point));
+    let above = mount_table::parse(table).filter(|mount| path.starts_with(&mount.point));
     let mount = above.max_by_key(|mount| mount.point.as_os_str().len())?;
     let text = String::from_utf8_lossy;
     let identity = format!("{} {}", text(mount.id), text(mount.device));

@@ -1,4 +1,4 @@
-//! The states that a repository can be in.
+//! The states of a repository, and what an operator does about each.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use nix::errno::Errno;
 /// A repository that is not mounted looks like one that does not have the layer, and one whose client died still
 /// answers a plain `stat` for a minute; the states are told apart by `statfs` and extended attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Fault {
     /// The path is missing, or a plain directory without the marks of the repository.
     NotMounted(&'static str),
     /// The process that serves the file system is gone (ENOTCONN).
@@ -25,13 +25,25 @@ pub enum Trouble {
     Failed(&'static str, Errno),
 }
 
-impl Trouble {
-    /// The trouble that the failure of a call stands for.
+impl Fault {
+    /// The fault that the failure of a call stands for.
     pub(super) fn of(call: &'static str, errno: Errno) -> Self {
         match errno {
             Errno::ENOTCONN | Errno::ECONNABORTED => Self::Disconnected,
             Errno::EIO => Self::Unreachable,
             other => Self::Failed(call, other),
+        }
+    }
+
+    /// Its short name, which never changes: for metrics and scripts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotMounted(_) => "not-mounted",
+            Self::Disconnected => "disconnected",
+            Self::Unreachable => "unreachable",
+            Self::Hung(_) => "hung",
+            Self::Slow(_) => "slow",
+            Self::Failed(..) => "failed",
         }
     }
 
@@ -51,7 +63,7 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotMounted(why) => write!(f, "is not mounted ({why})"),
@@ -72,7 +84,7 @@ pub enum State {
     /// It answers.
     Healthy,
     /// It cannot be used.
-    Troubled(Trouble),
+    Faulty(Fault),
 }
 
 impl fmt::Display for State {
@@ -80,7 +92,7 @@ impl fmt::Display for State {
         match self {
             Self::Unknown => f.write_str("has not been asked yet"),
             Self::Healthy => f.write_str("is healthy"),
-            Self::Troubled(trouble) => trouble.fmt(f),
+            Self::Faulty(fault) => fault.fmt(f),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Where layers lie unpacked: the repositories, and what they answer.
 //!
 //! A repository is a file system of the host that may be missing, dead or hung at any time. It is asked on a thread of
-//! its own, under a time limit; see [`Trouble`] for what the answers can be. No descriptor in it outlives a request.
+//! its own, under a time limit; see [`Fault`] for what the answers can be. No descriptor in it outlives a request.
 
-mod mounted;
+pub(crate) mod automount;
+mod fault;
+pub(crate) mod layout;
 mod probe;
-mod state;
 mod worker;
 
 use std::collections::HashMap;
@@ -15,44 +16,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use serde::{Deserialize, Serialize};
 
-pub(crate) use mounted::mount_at;
-pub(crate) use probe::{UNLISTED_DIRECTORIES, layer_path};
-pub use state::{State, Trouble};
+pub use fault::{Fault, State};
 
+use crate::config::{Kind, Timeouts, Verify};
 use crate::digest::Digest;
 use worker::{NoAnswer, Progress, Worker};
 
-/// After an automount that came to nothing, how long no request waits for another one: a pull has many requests, and each
-/// would wait as long for a server that is away.
+/// After a failed automount, requests do not wait again for this long: a pull has many requests, and each would wait as
+/// long for a server that is away.
 const BETWEEN_MOUNTS: Duration = Duration::from_secs(120);
 
 /// More identities than this are not remembered; an image has at most 127 layers.
 const MAX_IDENTITIES: usize = 16 * 1024;
-
-/// What a repository is, which decides how its health is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A CernVM-FS client's mount: a FUSE file system with the attribute `user.fqrn`.
-    Cvmfs,
-    /// Any other directory that has `.layers` in it: NFS, CephFS, a local disk.
-    Directory,
-}
-
-/// Whether a layer is compared with the chain ID that it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verify {
-    /// Where the repository records the layer's diff ID; layers without a record are used as they are.
-    #[default]
-    IfKnown,
-    /// Always: a layer without a record is downloaded.
-    Required,
-    /// Never.
-    Off,
-}
 
 /// How long a repository may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +37,12 @@ pub struct Limits {
     pub probe: Duration,
     /// For the first answer of all, and for one that has to wait for an automount.
     pub first_mount: Duration,
+}
+
+impl From<Timeouts> for Limits {
+    fn from(timeouts: Timeouts) -> Self {
+        Self { probe: timeouts.probe, first_mount: timeouts.first_mount }
+    }
 }
 
 /// One repository.
@@ -80,7 +62,7 @@ struct Attached {
     worker: Arc<Worker>,
     /// The mount that it waits for, or hangs in, since it was last asked and did not answer at once.
     hangs_in: Option<Option<String>>,
-    /// When an automount that a request waited for came to nothing, if none has worked since.
+    /// When an automount that a request waited for failed, if none has worked since.
     mount_failed: Option<Instant>,
 }
 
@@ -106,14 +88,14 @@ pub struct Present {
     /// What identifies its content.
     pub identity: String,
     /// The diff ID that the publisher recorded, if it was asked for and is known.
-    pub diff_id: Result<Option<Digest>, Trouble>,
+    pub diff_id: Result<Option<Digest>, Fault>,
     /// Whether the publisher recorded directories that the archive leaves out: what the layers below have counts there,
     /// which a layer in place cannot show. False if it was not asked for.
     pub leaves_out_directories: bool,
 }
 
 /// The answer about one layer: there, not there, or trouble with this layer alone.
-pub type Answer = Result<Option<Present>, Trouble>;
+pub type Answer = Result<Option<Present>, Fault>;
 
 impl Repository {
     /// A repository; nothing is asked of it yet.
@@ -157,7 +139,7 @@ impl Repository {
 
     /// The directory of a layer in it, whether it is there or not.
     pub fn layer_directory(&self, layer: Digest) -> PathBuf {
-        self.path.join(layer_path(layer))
+        self.path.join(layout::layerfs(layer))
     }
 
     /// Whether a path lies in this repository.
@@ -168,22 +150,22 @@ impl Repository {
     /// Asks whether it is healthy. Blocks, within the time limit.
     ///
     /// An automount that fails meanwhile counts for nothing: at the start of a machine its network may not be there yet.
-    pub fn probe(&self) -> Result<(), Trouble> {
+    pub fn probe(&self) -> Result<(), Fault> {
         self.try_ask(Vec::new(), Instant::now()).map(|_| ())
     }
 
     /// Asks about layers; the answers are in the order of the questions. Blocks, within the time limit.
     ///
     /// `deadline`: when a repository that is slow, but gets on, is not waited for any more.
-    pub fn ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Trouble> {
+    pub fn ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Fault> {
         let result = self.try_ask(questions, deadline);
-        if result.is_err() && mounted::is_automount(&self.path) {
+        if result.is_err() && automount::is_automount(&self.path) {
             self.attached().mount_failed.get_or_insert_with(Instant::now);
         }
         result
     }
 
-    fn try_ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Trouble> {
+    fn try_ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Fault> {
         let questions: Arc<[Question]> = questions.into();
         let job = || {
             let (name, path, kind) = (self.name.clone(), self.path.clone(), self.kind);
@@ -192,41 +174,41 @@ impl Repository {
         };
         let soon = self.limits.probe / 4;
         let worker = self.worker();
-        let mut result = worker.call(soon, || self.patience(), deadline, job());
+        let mut result = worker.call(soon, || self.step_limit(), deadline, job());
         // Or another one of those who waited has noticed it first.
         let has_changed = || self.is_mounted_anew() || !Arc::ptr_eq(&worker, &self.worker());
         if matches!(result, Err(NoAnswer::Stuck(_))) && has_changed() {
-            result = self.worker().call(soon, || self.patience(), deadline, job());
+            result = self.worker().call(soon, || self.step_limit(), deadline, job());
         }
         if result.is_ok() {
             self.attached().hangs_in = None;
         }
         let result = match result {
             Ok(answered) => answered,
-            Err(NoAnswer::Stuck(time)) => Err(Trouble::Hung(time)),
+            Err(NoAnswer::Stuck(time)) => Err(Fault::Hung(time)),
             // Nothing is wrong with it.
-            Err(NoAnswer::Late(time)) => return Err(Trouble::Slow(time)),
+            Err(NoAnswer::Late(time)) => return Err(Fault::Slow(time)),
         };
         if result.is_ok() {
             self.attached().mount_failed = None;
         }
         self.note(match &result {
             Ok(_) => State::Healthy,
-            Err(trouble) => State::Troubled(trouble.clone()),
+            Err(fault) => State::Faulty(fault.clone()),
         });
         result
     }
 
     /// Opens the directory of a layer for a walk. Hangs if the repository does: only for threads that may.
-    pub(crate) fn open_layer(&self, layer: Digest) -> Result<OwnedFd, Trouble> {
+    pub(crate) fn open_layer(&self, layer: Digest) -> Result<OwnedFd, Fault> {
         let root = probe::open_root(&self.path, self.kind)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        root.open(&layer_path(layer), flags).map_err(|e| Trouble::of("open layerfs", e))
+        root.open(&layout::layerfs(layer), flags).map_err(|e| Fault::of("open layerfs", e))
     }
 
     /// How long a step of a request may take that has not been answered at once.
-    fn patience(&self) -> Duration {
-        let mount = mounted::look(&self.path);
+    fn step_limit(&self) -> Duration {
+        let mount = automount::look(&self.path);
         let is_automount = mount.as_ref().is_some_and(|mount| mount.is_automount);
         if !is_automount {
             self.attached().hangs_in.get_or_insert_with(|| mount.map(|mount| mount.identity));
@@ -262,7 +244,7 @@ impl Repository {
     /// A lazy unmount does not free who waits for a client that is alive and does not answer: the old thread is given up,
     /// and ends with that client.
     fn is_mounted_anew(&self) -> bool {
-        let now = mount_at(&self.path);
+        let now = automount::mount_at(&self.path);
         let mut attached = self.attached();
         if attached.hangs_in.as_ref().is_none_or(|before| *before == now) {
             return false;
@@ -278,17 +260,17 @@ impl Repository {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let same_kind = std::mem::discriminant(&*state) == std::mem::discriminant(&now);
         let changed = match (&*state, &now) {
-            (State::Troubled(before), State::Troubled(after)) => {
+            (State::Faulty(before), State::Faulty(after)) => {
                 std::mem::discriminant(before) != std::mem::discriminant(after)
             }
             _ => !same_kind,
         };
         if changed {
             match &now {
-                State::Troubled(trouble) => tracing::warn!(
+                State::Faulty(fault) => tracing::warn!(
                     repository = self.name,
                     path = %self.path.display(),
-                    remedy = trouble.remedy(&self.path),
+                    remedy = fault.remedy(&self.path),
                     "repository {now}"
                 ),
                 _ => tracing::info!(repository = self.name, path = %self.path.display(), "repository {now}"),
@@ -306,7 +288,7 @@ fn answer(
     questions: &[Question],
     identities: &Mutex<Identities>,
     progress: &Progress,
-) -> Result<Vec<Answer>, Trouble> {
+) -> Result<Vec<Answer>, Fault> {
     let root = probe::open_root(path, kind)?;
     progress.step();
     let mut answers = Vec::with_capacity(questions.len());

@@ -5,29 +5,19 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
-use serde::Deserialize;
 
-use super::{Kind, Trouble};
+use super::fault::Fault;
+use super::layout;
+use crate::config::Kind;
 use crate::digest::Digest;
-
-/// `layers.json` has one entry of some 300 bytes.
-const MAX_METADATA_BYTES: u64 = 1024 * 1024;
-
-/// The file beside `layers.json` with the directories that the archive of the layer does not list, each ended by NUL. It
-/// is there only if there are such directories below the root, and is `unpack`'s own: DUCC has none.
-pub(crate) const UNLISTED_DIRECTORIES: &str = "unlisted-directories";
-
-/// The path of a layer below the root of a repository (CernVM-FS' DUCC layout).
-pub(crate) fn layer_path(layer: Digest) -> PathBuf {
-    let hex = layer.hex();
-    Path::new(".layers").join(&hex[..2]).join(&hex).join("layerfs")
-}
+use crate::overlay::names;
+use crate::sys::{beneath, errno};
 
 /// A healthy repository, opened.
 pub(super) struct Root {
@@ -37,33 +27,34 @@ pub(super) struct Root {
 }
 
 /// Looks whether the repository is there and healthy.
-pub(super) fn open_root(path: &Path, kind: Kind) -> Result<Root, Trouble> {
+pub(super) fn open_root(path: &Path, kind: Kind) -> Result<Root, Fault> {
     match kind {
         Kind::Cvmfs => open_cvmfs(path),
         Kind::Directory => open_directory(path),
     }
 }
 
-fn open_cvmfs(path: &Path) -> Result<Root, Trouble> {
+fn open_cvmfs(path: &Path) -> Result<Root, Fault> {
     let info = statfs(path).map_err(|e| missing_or(e, "there is no such directory", "statfs"))?;
     if info.filesystem_type() != FUSE_SUPER_MAGIC {
-        return Err(Trouble::NotMounted("no FUSE file system is mounted there"));
+        return Err(Fault::NotMounted("no FUSE file system is mounted there"));
     }
     match get_xattr(path, "user.fqrn") {
         Ok(_) => {}
         Err(Errno::ENODATA | Errno::ENOTSUP) => {
-            return Err(Trouble::NotMounted("what is mounted there is not CernVM-FS"));
+            return Err(Fault::NotMounted("what is mounted there is not CernVM-FS"));
         }
-        Err(e) => return Err(Trouble::of("getxattr user.fqrn", e)),
+        Err(e) => return Err(Fault::of("getxattr user.fqrn", e)),
     }
     let revision = get_xattr(path, "user.revision").ok();
-    Ok(Root { directory: open_path(path).map_err(|e| Trouble::of("open", e))?, revision })
+    Ok(Root { directory: open_path(path).map_err(|e| Fault::of("open", e))?, revision })
 }
 
-fn open_directory(path: &Path) -> Result<Root, Trouble> {
+fn open_directory(path: &Path) -> Result<Root, Fault> {
     let directory = open_path(path).map_err(|e| missing_or(e, "there is no such directory", "open"))?;
     // Opened for reading: a dead server or client answers this, while a look-up may come from the kernel's cache.
-    let layers = open(&path.join(".layers"), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let layers =
+        open(&path.join(layout::LAYERS), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
     layers.map_err(|e| missing_or(e, "it has no directory .layers", "open .layers"))?;
     Ok(Root { directory, revision: None })
 }
@@ -72,20 +63,20 @@ fn open_path(path: &Path) -> Result<OwnedFd, Errno> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-fn missing_or(errno: Errno, missing: &'static str, call: &'static str) -> Trouble {
+fn missing_or(errno: Errno, missing: &'static str, call: &'static str) -> Fault {
     match errno {
-        Errno::ENOENT | Errno::ENOTDIR => Trouble::NotMounted(missing),
-        other => Trouble::of(call, other),
+        Errno::ENOENT | Errno::ENOTDIR => Fault::NotMounted(missing),
+        other => Fault::of(call, other),
     }
 }
 
 impl Root {
     /// The directory of a layer (usable for look-ups only), or `None` if the repository does not have it.
-    pub(super) fn layer(&self, layer: Digest) -> Result<Option<OwnedFd>, Trouble> {
-        match self.open(&layer_path(layer), OFlag::O_PATH | OFlag::O_DIRECTORY) {
+    pub(super) fn layer(&self, layer: Digest) -> Result<Option<OwnedFd>, Fault> {
+        match self.open(&layout::layerfs(layer), OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Ok(directory) => Ok(Some(directory)),
             Err(Errno::ENOENT) => Ok(None),
-            Err(e) => Err(Trouble::of("open layerfs", e)),
+            Err(e) => Err(Fault::of("open layerfs", e)),
         }
     }
 
@@ -93,84 +84,64 @@ impl Root {
     ///
     /// CernVM-FS: the hash of the catalog whose root the layer is, which covers every name and attribute in it.
     /// Elsewhere: inode and change time of the layer's directory.
-    pub(super) fn identity(&self, repository: &str, layer: Digest, directory: &OwnedFd) -> Result<String, Trouble> {
+    pub(super) fn identity(&self, repository: &str, layer: Digest, directory: &OwnedFd) -> Result<String, Fault> {
         if self.revision.is_some() {
             // The catalog of a layer is loaded by the first look-up inside it.
-            let _ = self.open(&layer_path(layer).join(".cvmfscatalog"), OFlag::O_PATH);
+            let _ = self.open(&layout::layerfs(layer).join(names::CATALOG), OFlag::O_PATH);
             let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
             match get_xattr(Path::new(&path), "user.catalog_counters") {
                 Ok(counters) => {
-                    return catalog_hash(&counters).map(|hash| format!("catalog {hash}")).ok_or(Trouble::Unreachable);
+                    return catalog_hash(&counters).map(|hash| format!("catalog {hash}")).ok_or(Fault::Unreachable);
                 }
                 Err(Errno::ENODATA | Errno::ENOTSUP) => {}
-                Err(e) => return Err(Trouble::of("getxattr user.catalog_counters", e)),
+                Err(e) => return Err(Fault::of("getxattr user.catalog_counters", e)),
             }
         }
-        let stat: FileStat = fstat(directory).map_err(|e| Trouble::of("stat layerfs", e))?;
+        let stat: FileStat = fstat(directory).map_err(|e| Fault::of("stat layerfs", e))?;
         Ok(format!("{repository} inode {} ctime {}.{:09}", stat.st_ino, stat.st_ctime, stat.st_ctime_nsec))
     }
 
     /// The diff ID that the publisher recorded for a layer; `None` if there is no record.
-    pub(super) fn diff_id(&self, layer: Digest) -> Result<Option<Digest>, Trouble> {
-        let path = layer_path(layer).with_file_name(".metadata").join("layers.json");
+    pub(super) fn diff_id(&self, layer: Digest) -> Result<Option<Digest>, Fault> {
         // Looked at before it is opened for reading: opening a device or a pipe has effects.
-        let found = match self.open(&path, OFlag::O_PATH) {
+        let found = match self.open(&layout::layers_json(layer), OFlag::O_PATH) {
             Ok(found) => found,
             Err(Errno::ENOENT) => return Ok(None),
-            Err(e) => return Err(Trouble::of("open layers.json", e)),
+            Err(e) => return Err(Fault::of("open layers.json", e)),
         };
-        let stat: FileStat = fstat(&found).map_err(|e| Trouble::of("stat layers.json", e))?;
+        let stat: FileStat = fstat(&found).map_err(|e| Fault::of("stat layers.json", e))?;
         if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
-            return Err(Trouble::Failed("layers.json is not a file", Errno::EINVAL));
+            return Err(Fault::Failed("layers.json is not a file", Errno::EINVAL));
         }
         let again = format!("/proc/self/fd/{}", found.as_raw_fd());
         let file = open(again.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-        let file = File::from(file.map_err(|e| Trouble::of("open layers.json", e))?);
+        let file = File::from(file.map_err(|e| Fault::of("open layers.json", e))?);
         let mut text = Vec::new();
-        let read = file.take(MAX_METADATA_BYTES).read_to_end(&mut text);
-        read.map_err(|e| Trouble::of("read layers.json", Errno::from_raw(e.raw_os_error().unwrap_or_default())))?;
-        parse_diff_id(&text, layer)
-            .map_err(|()| Trouble::Failed("layers.json is not what a publisher writes", Errno::EINVAL))
+        let read = file.take(layout::MAX_LAYERS_JSON).read_to_end(&mut text);
+        read.map_err(|e| Fault::of("read layers.json", errno::of(&e)))?;
+        layout::diff_id(&text, layer)
+            .map_err(|layout::Malformed| Fault::Failed("layers.json is not what a publisher writes", Errno::EINVAL))
     }
 
     /// Whether the archive of a layer leaves out directories that it has entries in, as `unpack` records it.
-    pub(super) fn leaves_out_directories(&self, layer: Digest) -> Result<bool, Trouble> {
-        let path = layer_path(layer).with_file_name(".metadata").join(UNLISTED_DIRECTORIES);
-        match self.open(&path, OFlag::O_PATH) {
+    pub(super) fn leaves_out_directories(&self, layer: Digest) -> Result<bool, Fault> {
+        match self.open(&layout::unlisted_directories(layer), OFlag::O_PATH) {
             Ok(_) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
-            Err(e) => Err(Trouble::of("open the record of unlisted directories", e)),
+            Err(e) => Err(Fault::of("open the record of unlisted directories", e)),
         }
     }
 
     /// Opens a path below the root that leads through no symlink and not out of it.
     pub(super) fn open(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(
-            ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS,
-        );
-        openat2(&self.directory, path, how)
+        beneath::open(&self.directory, path, flags)
     }
 }
 
 /// Who owns a directory.
-pub(super) fn owner(directory: &OwnedFd) -> Result<String, Trouble> {
-    let stat: FileStat = fstat(directory).map_err(|e| Trouble::of("stat layerfs", e))?;
+pub(super) fn owner(directory: &OwnedFd) -> Result<String, Fault> {
+    let stat: FileStat = fstat(directory).map_err(|e| Fault::of("stat layerfs", e))?;
     Ok(format!("{}:{}", stat.st_uid, stat.st_gid))
-}
-
-/// One entry of `layers.json`, as far as it matters here.
-#[derive(Deserialize)]
-struct LayerEntry {
-    #[serde(rename = "compressed-diff-digest")]
-    blob: String,
-    #[serde(rename = "diff-digest")]
-    diff_id: String,
-}
-
-fn parse_diff_id(text: &[u8], layer: Digest) -> Result<Option<Digest>, ()> {
-    let entries: Vec<LayerEntry> = serde_json::from_slice(text).map_err(|_| ())?;
-    let name = layer.to_string();
-    entries.iter().find(|entry| entry.blob == name).map(|entry| entry.diff_id.parse().map_err(|_| ())).transpose()
 }
 
 /// The hash in `user.catalog_counters`. The client answers also if it cannot load the catalog: then the mountpoint is an
@@ -188,20 +159,13 @@ fn get_xattr(path: &Path, name: &str) -> Result<String, Errno> {
     match xattr::get_deref(path, name) {
         Ok(Some(value)) => Ok(String::from_utf8_lossy(&value).trim_end_matches('\0').trim().to_owned()),
         Ok(None) => Err(Errno::ENODATA),
-        Err(e) => Err(Errno::from_raw(e.raw_os_error().unwrap_or_default())),
+        Err(e) => Err(errno::of(&e)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_path_of_a_layer_is_the_publishers() {
-        let layer = Digest::from_bytes([0xab; 32]);
-        let hex = "ab".repeat(32);
-        assert_eq!(layer_path(layer), PathBuf::from(format!(".layers/ab/{hex}/layerfs")));
-    }
 
     #[test]
     fn a_catalog_that_is_not_loaded_has_no_hash() {
@@ -214,22 +178,5 @@ mod tests {
         assert_eq!(catalog_hash(&counters("", "/x")), None);
         assert_eq!(catalog_hash(&counters("0", "/x")), None);
         assert_eq!(catalog_hash(""), None);
-    }
-
-    #[test]
-    fn the_diff_id_is_the_one_recorded_for_this_blob() {
-        let layer = Digest::from_bytes([1; 32]);
-        let (diff, other) = (Digest::from_bytes([2; 32]), Digest::from_bytes([3; 32]));
-        let entry = |blob: &Digest, diff: &str| {
-            format!(
-                r#"{{"id":"x","compressed-diff-digest":"{blob}","diff-digest":"{diff}","diff-size":1,"created":""}}"#
-            )
-        };
-        let right = format!("[{},{}]", entry(&other, &other.to_string()), entry(&layer, &diff.to_string()));
-        assert_eq!(parse_diff_id(right.as_bytes(), layer), Ok(Some(diff)));
-        assert_eq!(parse_diff_id(b"[]", layer), Ok(None));
-        for bad in ["", "{}", "null", &format!("[{}]", entry(&layer, "sha256:..")), "[{}]"] {
-            assert_eq!(parse_diff_id(bad.as_bytes(), layer), Err(()), "{bad}");
-        }
     }
 }

@@ -18,12 +18,12 @@ impl Scratch {
 
     fn publish(&self, n: u8) -> Digest {
         let layer = Digest::from_bytes([n; 32]);
-        fs::create_dir_all(self.0.path().join("repository").join(layer_path(layer))).unwrap();
+        fs::create_dir_all(self.0.path().join("repository").join(layout::layerfs(layer))).unwrap();
         layer
     }
 }
 
-fn ask(repository: &Repository, layer: Digest) -> Result<Answer, Trouble> {
+fn ask(repository: &Repository, layer: Digest) -> Result<Answer, Fault> {
     repository
         .ask(vec![Question { layer, records: true }], Instant::now() + LIMITS.probe)
         .map(|mut answers| answers.remove(0))
@@ -34,9 +34,9 @@ fn a_directory_is_mounted_when_it_has_layers() {
     let scratch = Scratch::new();
     let repository = scratch.repository(Kind::Directory);
     assert_eq!(repository.state(), State::Unknown);
-    assert!(matches!(repository.probe(), Err(Trouble::NotMounted(_))));
+    assert!(matches!(repository.probe(), Err(Fault::NotMounted(_))));
     fs::create_dir(repository.path()).unwrap();
-    assert!(matches!(repository.probe(), Err(Trouble::NotMounted(_))), "an empty mountpoint");
+    assert!(matches!(repository.probe(), Err(Fault::NotMounted(_))), "an empty mountpoint");
     let layer = scratch.publish(1);
     assert_eq!(repository.probe(), Ok(()));
     assert_eq!(repository.state(), State::Healthy);
@@ -49,7 +49,7 @@ fn a_plain_directory_is_no_cernvm_fs() {
     let scratch = Scratch::new();
     scratch.publish(1);
     let repository = scratch.repository(Kind::Cvmfs);
-    assert!(matches!(repository.probe(), Err(Trouble::NotMounted(_))));
+    assert!(matches!(repository.probe(), Err(Fault::NotMounted(_))));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_layer_is_opened_through_no_link_and_must_be_a_directory() {
     fs::remove_dir(path(file)).unwrap();
     fs::write(path(file), "").unwrap();
     for layer in [linked, above, file] {
-        assert!(matches!(ask(&repository, layer), Ok(Err(Trouble::Failed(..)))), "{:?}", ask(&repository, layer));
+        assert!(matches!(ask(&repository, layer), Ok(Err(Fault::Failed(..)))), "{:?}", ask(&repository, layer));
     }
 }
 
@@ -92,7 +92,7 @@ fn a_record_that_is_no_file_is_not_opened() {
     fs::create_dir(&metadata).unwrap();
     nix::unistd::mkfifo(&metadata.join("layers.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let present = ask(&repository, layer).unwrap().unwrap().unwrap();
-    assert!(matches!(present.diff_id, Err(Trouble::Failed(..))), "{present:?}");
+    assert!(matches!(present.diff_id, Err(Fault::Failed(..))), "{present:?}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Which snapshots a listing shows, and in which order.
+//! Which snapshots a listing shows.
 
-use super::{Error, Snapshotter};
-use crate::filter::{Fields, Filters, IndexKey};
-use crate::label;
-use crate::store::{Lookup, Rows, Snapshot};
+use super::error::Error;
+use crate::containerd::filter::{Fields, Filters, IndexKey};
+use crate::containerd::label;
+use crate::state::metadata::{Lookup, Reader, Snapshot};
 
 impl Fields for Snapshot {
     fn name(&self) -> &str {
@@ -23,43 +23,21 @@ impl Fields for Snapshot {
     }
 }
 
-impl Snapshotter {
-    /// All snapshots, not decoded yet.
-    pub fn all(&self) -> Result<Rows, Error> {
-        Ok(self.store.read()?.all()?)
-    }
-
-    /// The snapshots that a filter matches.
-    ///
-    /// containerd asks for a target on top of a parent and takes the first: those whose repository is healthy come
-    /// first, then the local ones, then the rest.
-    pub fn select(&self, filters: &Filters) -> Result<Vec<Snapshot>, Error> {
-        let reader = self.store.read()?;
-        let candidates = match lookups(filters) {
-            Some(lookups) => reader.lookup(&lookups)?,
-            None => reader.all()?,
-        };
-        drop(reader);
-        let mut matching = Vec::new();
-        for candidate in candidates {
-            let snapshot = candidate?;
-            if filters.matches(&snapshot) {
-                matching.push(snapshot);
-            }
-        }
-        if matching.len() > 1 {
-            matching.sort_by_cached_key(|snapshot| self.rank(snapshot));
-        }
-        Ok(matching)
-    }
-
-    fn rank(&self, snapshot: &Snapshot) -> u8 {
-        match snapshot.remote_layer() {
-            None => 1,
-            Some(_) if self.tree.link(snapshot.id).is_some_and(|link| self.sites().is_healthy(&link)) => 0,
-            Some(_) => 2,
+/// The snapshots that a filter matches, in the order of their ids or names.
+pub(super) fn matching(reader: Reader, filters: &Filters) -> Result<Vec<Snapshot>, Error> {
+    let candidates = match lookups(filters) {
+        Some(lookups) => reader.lookup(&lookups)?,
+        None => reader.all()?,
+    };
+    drop(reader);
+    let mut matching = Vec::new();
+    for candidate in candidates {
+        let snapshot = candidate?;
+        if filters.matches(&snapshot) {
+            matching.push(snapshot);
         }
     }
+    Ok(matching)
 }
 
 /// The indexes that answer a filter, `None` if everything has to be looked at.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::posix_fallocate;
 
+use super::layout;
+
 /// A removal writes some hundred KiB, more in a store of very many snapshots.
 const BYTES: u64 = 4 * 1024 * 1024;
 /// `st_blocks` counts in this unit (stat(2)).
@@ -13,11 +15,11 @@ const BLOCK: u64 = 512;
 
 /// A file that takes up room and has no content. It may be missing, or smaller than it should be.
 #[derive(Debug)]
-pub(super) struct Reserve(PathBuf);
+pub(super) struct ReservedSpace(PathBuf);
 
-impl Reserve {
+impl ReservedSpace {
     pub(super) fn new(root: &Path) -> Self {
-        Self(root.join("reserve"))
+        Self(root.join(layout::RESERVED_SPACE))
     }
 
     /// Takes the room, as far as there is any.
@@ -29,14 +31,14 @@ impl Reserve {
         let length = i64::try_from(BYTES).unwrap_or(i64::MAX);
         let filled = open.and_then(|file| Ok(posix_fallocate(&file, 0, length)?));
         if let Err(error) = filled {
-            tracing::warn!(path = %self.0.display(), %error, "there is no room for the reserve");
+            tracing::warn!(path = %self.0.display(), %error, "no space can be reserved: removals may fail when the disk is full; make room on it");
         }
     }
 
     /// Gives the room away, if there is any.
     pub(super) fn release(&self) {
         if fs::remove_file(&self.0).is_ok() {
-            tracing::warn!(path = %self.0.display(), "the disk is full: the reserve is used");
+            tracing::warn!(path = %self.0.display(), "the disk is full: the reserved space is used");
         }
     }
 

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::renameat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::beneath;
+use super::beneath;
 
 /// Directories deeper than this are moved to the top first: they can be nested without limit, and each level takes two
 /// descriptors.

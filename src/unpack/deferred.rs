@@ -9,14 +9,14 @@ use super::name::Name;
 const LIMIT: usize = 128 * 1024 * 1024;
 
 /// What one directory gets.
-pub(super) struct Late {
+pub(super) struct Deferred {
     /// The archive says nothing of it.
     pub(super) unlisted: bool,
     pub(super) mtime: Time,
     pub(super) default_acl: Option<Vec<u8>>,
 }
 
-impl Late {
+impl Deferred {
     /// For a directory that the archive does not list. The time is always the same, so that a layer always gives the
     /// same tree.
     pub(super) fn unlisted() -> Self {
@@ -36,23 +36,23 @@ pub(super) struct TooMany;
 /// All directories of a layer.
 #[derive(Default)]
 pub(super) struct Directories {
-    late: BTreeMap<Name, Late>,
+    deferred: BTreeMap<Name, Deferred>,
     /// Memory that they take.
     size: usize,
 }
 
 impl Directories {
     /// Remembers a directory, in place of what was known of it.
-    pub(super) fn insert(&mut self, name: Name, late: Late) -> Result<(), TooMany> {
+    pub(super) fn insert(&mut self, name: Name, deferred: Deferred) -> Result<(), TooMany> {
         self.remove(&name);
-        self.size += late.size(&name);
-        self.late.insert(name, late);
+        self.size += deferred.size(&name);
+        self.deferred.insert(name, deferred);
         if self.size > LIMIT { Err(TooMany) } else { Ok(()) }
     }
 
     /// The default ACL that a directory gets.
     pub(super) fn default_acl(&self, name: &Name) -> Option<&Vec<u8>> {
-        self.late.get(name)?.default_acl.as_ref()
+        self.deferred.get(name)?.default_acl.as_ref()
     }
 
     /// A directory and what lay in it are gone.
@@ -60,22 +60,22 @@ impl Directories {
         self.remove(name);
         let prefix = [&name.0[..], b"/"].concat();
         let from = Name(prefix.clone());
-        let below = self.late.range(from..).map(|(name, _)| name).take_while(|name| name.0.starts_with(&prefix));
+        let below = self.deferred.range(from..).map(|(name, _)| name).take_while(|name| name.0.starts_with(&prefix));
         for name in below.cloned().collect::<Vec<_>>() {
             self.remove(&name);
         }
     }
 
     fn remove(&mut self, name: &Name) {
-        if let Some(late) = self.late.remove(name) {
-            self.size -= late.size(name);
+        if let Some(deferred) = self.deferred.remove(name) {
+            self.size -= deferred.size(name);
         }
     }
 
     /// All of them, each after what lies in it.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = (Name, Late)> + use<> {
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (Name, Deferred)> + use<> {
         // Backwards: what lies in a directory sorts behind it.
-        std::mem::take(self).late.into_iter().rev()
+        std::mem::take(self).deferred.into_iter().rev()
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
     fn of(names: &[&str]) -> Directories {
         let mut directories = Directories::default();
         for name in names {
-            directories.insert(Name(name.as_bytes().to_vec()), Late::unlisted()).unwrap();
+            directories.insert(Name(name.as_bytes().to_vec()), Deferred::unlisted()).unwrap();
         }
         directories
     }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut directories = Directories::default();
-        let acl = || Late { default_acl: Some(vec![0; LIMIT / 2]), ..Late::unlisted() };
+        let acl = || Deferred { default_acl: Some(vec![0; LIMIT / 2]), ..Deferred::unlisted() };
         for _ in 0..3 {
             directories.insert(Name(b"a".to_vec()), acl()).unwrap();
         }

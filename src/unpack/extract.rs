@@ -1,7 +1,6 @@
-//! Putting single entries into a directory that nothing can lead out of.
+//! Extracting single entries into a directory that nothing can lead out of.
 //!
-//! A parent directory is always opened from the layer's root with `openat2` and RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS,
-//! and an entry is made in it by its last component, with calls that do not follow a symlink there. So no name and no
+//! A parent directory is always opened beneath the layer's root ([`crate::sys::beneath`]), and an entry is made in it by its last component, with calls that do not follow a symlink there. So no name and no
 //! link of an archive reaches anything outside, whatever the archive has put in place before.
 
 use std::ffi::OsStr;
@@ -12,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat,
     mknodat, utimensat,
@@ -22,8 +21,10 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, 
 use xattr::FileExt;
 
 use super::archive::Time;
-use super::late::{Directories, Late, TooMany};
+use super::deferred::{Deferred, Directories, TooMany};
 use super::name::Name;
+use crate::overlay::path::as_path;
+use crate::sys::beneath;
 
 /// Owner, mode, time and extended attributes of an entry.
 pub(super) struct Attributes {
@@ -41,28 +42,28 @@ pub(super) struct Attributes {
 
 /// Why an entry cannot be placed.
 #[derive(Debug)]
-pub(super) enum PlaceError {
+pub(super) enum ExtractError {
     /// The archive asks for something that is not allowed.
     Refused(String),
     /// The system does not do it: what was tried, and its answer.
     System(&'static str, io::Error),
 }
 
-impl From<TooMany> for PlaceError {
+impl From<TooMany> for ExtractError {
     fn from(_: TooMany) -> Self {
         Self::Refused("the layer has more directories, or longer names of them, than fit into memory".to_owned())
     }
 }
 
-type Placed<T = ()> = Result<T, PlaceError>;
+type Extracted<T = ()> = Result<T, ExtractError>;
 
 /// For `map_err`: names what was tried.
-fn failed<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> PlaceError {
-    move |error| PlaceError::System(action, error.into())
+fn failed<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> ExtractError {
+    move |error| ExtractError::System(action, error.into())
 }
 
-fn refused<T>(why: &str) -> Placed<T> {
-    Err(PlaceError::Refused(why.to_owned()))
+fn refused<T>(why: &str) -> Extracted<T> {
+    Err(ExtractError::Refused(why.to_owned()))
 }
 
 /// Told the name of an extended attribute that the file system does not take.
@@ -76,17 +77,17 @@ pub(super) struct Root<'a> {
     root: OwnedFd,
     /// The parent that was used last: archives are mostly sorted by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    late: Directories,
+    deferred: Directories,
     xattr_lost: &'a XattrLost<'a>,
 }
 
 impl<'a> Root<'a> {
     /// Places entries below the directory `root`.
     pub(super) fn new(root: OwnedFd, xattr_lost: &'a XattrLost<'a>) -> Self {
-        let mut late = Directories::default();
+        let mut deferred = Directories::default();
         // The first one is never too many.
-        let _ = late.insert(Name(Vec::new()), Late::unlisted());
-        Self { root, parent: None, late, xattr_lost }
+        let _ = deferred.insert(Name(Vec::new()), Deferred::unlisted());
+        Self { root, parent: None, deferred, xattr_lost }
     }
 
     /// Makes a file, has `write` fill it, and gives it its attributes.
@@ -97,7 +98,7 @@ impl<'a> Root<'a> {
         write: impl FnOnce(&File) -> Result<(), E>,
     ) -> Result<(), E>
     where
-        E: From<PlaceError>,
+        E: From<ExtractError>,
     {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = self
@@ -112,7 +113,7 @@ impl<'a> Root<'a> {
     }
 
     /// Makes a directory, or gives one that is there new attributes.
-    pub(super) fn directory(&mut self, name: &Name, attributes: Attributes) -> Placed {
+    pub(super) fn directory(&mut self, name: &Name, attributes: Attributes) -> Extracted {
         if !name.is_root() {
             let (parent, last) = name.split();
             let fd = self.parent(parent)?;
@@ -131,13 +132,13 @@ impl<'a> Root<'a> {
         self.own(&directory, &attributes)?;
         let (acls, others): (Vec<_>, _) = attributes.xattrs.into_iter().partition(|(key, _)| key == DEFAULT_ACL);
         self.set_xattrs(&directory, &others)?;
-        let earlier = self.late.default_acl(name).cloned();
+        let earlier = self.deferred.default_acl(name).cloned();
         let default_acl = acls.into_iter().last().map(|(_, acl)| acl).or(earlier);
-        Ok(self.late.insert(name.clone(), Late { unlisted: false, mtime: attributes.mtime, default_acl })?)
+        Ok(self.deferred.insert(name.clone(), Deferred { unlisted: false, mtime: attributes.mtime, default_acl })?)
     }
 
     /// Makes a symbolic link; where it leads is not looked at.
-    pub(super) fn symlink(&mut self, name: &Name, target: &[u8], attributes: &Attributes) -> Placed {
+    pub(super) fn symlink(&mut self, name: &Name, target: &[u8], attributes: &Attributes) -> Extracted {
         if target.is_empty() || target.contains(&0) {
             return refused("it is a symbolic link without a valid target");
         }
@@ -146,7 +147,7 @@ impl<'a> Root<'a> {
     }
 
     /// Makes a device or a named pipe.
-    pub(super) fn node(&mut self, name: &Name, kind: SFlag, device: (u32, u32), attributes: &Attributes) -> Placed {
+    pub(super) fn node(&mut self, name: &Name, kind: SFlag, device: (u32, u32), attributes: &Attributes) -> Extracted {
         let device = makedev(device.0.into(), device.1.into());
         self.make(name, "create the device or pipe (which takes CAP_MKNOD)", |parent, last| {
             mknodat(parent, last, kind, Mode::S_IRUSR | Mode::S_IWUSR, device)
@@ -155,7 +156,7 @@ impl<'a> Root<'a> {
     }
 
     /// Makes another name of an entry of this layer. As in containerd, attributes of a later header win.
-    pub(super) fn hard_link(&mut self, name: &Name, target: &[u8], attributes: &Attributes) -> Placed {
+    pub(super) fn hard_link(&mut self, name: &Name, target: &[u8], attributes: &Attributes) -> Extracted {
         let target = match Name::parse(target) {
             Ok(target) if !target.is_root() => target,
             _ => return refused("it is a hard link to something that is outside of the layer"),
@@ -196,12 +197,12 @@ impl<'a> Root<'a> {
     /// Gives the directories their times and extended attributes. Nothing may be placed afterwards.
     ///
     /// Returns the directories below the root that the archive does not list.
-    pub(super) fn finish(&mut self) -> Result<Vec<Vec<u8>>, (Vec<u8>, PlaceError)> {
+    pub(super) fn finish(&mut self) -> Result<Vec<Vec<u8>>, (Vec<u8>, ExtractError)> {
         self.parent = None;
         let mut unlisted = Vec::new();
-        for (name, late) in self.late.take() {
-            self.finish_directory(&name, &late).map_err(|error| (name.0.clone(), error))?;
-            if late.unlisted && !name.is_root() {
+        for (name, deferred) in self.deferred.take() {
+            self.finish_directory(&name, &deferred).map_err(|error| (name.0.clone(), error))?;
+            if deferred.unlisted && !name.is_root() {
                 unlisted.push(name.0);
             }
         }
@@ -209,13 +210,13 @@ impl<'a> Root<'a> {
         Ok(unlisted)
     }
 
-    fn finish_directory(&self, name: &Name, late: &Late) -> Placed {
+    fn finish_directory(&self, name: &Name, deferred: &Deferred) -> Extracted {
         let directory = self.open_directory(&name.0)?;
-        if let Some(acl) = &late.default_acl {
+        if let Some(acl) = &deferred.default_acl {
             let name = OsStr::from_bytes(DEFAULT_ACL);
             self.check_xattr(name, directory.set_xattr(name, acl))?;
         }
-        let time = timespec(late.mtime);
+        let time = timespec(deferred.mtime);
         futimens(&directory, &time, &time).map_err(failed("set the time"))
     }
 
@@ -225,7 +226,7 @@ impl<'a> Root<'a> {
         name: &Name,
         action: &'static str,
         mut create: impl FnMut(&OwnedFd, &OsStr) -> nix::Result<T>,
-    ) -> Placed<T> {
+    ) -> Extracted<T> {
         if name.is_root() {
             return refused("it would replace the layer's root by something that is not a directory");
         }
@@ -239,13 +240,13 @@ impl<'a> Root<'a> {
         remove(fd, last)?;
         if tree {
             self.parent = None;
-            self.late.remove_tree(name);
+            self.deferred.remove_tree(name);
         }
         create(self.parent(parent)?, last).map_err(failed(action))
     }
 
     /// The directory in which an entry is to be made; missing ones are made.
-    fn parent(&mut self, path: &[u8]) -> Placed<&OwnedFd> {
+    fn parent(&mut self, path: &[u8]) -> Extracted<&OwnedFd> {
         if self.parent.as_ref().is_none_or(|(known, _)| known != path) {
             let fd = match open_beneath(&self.root, path) {
                 Err(Errno::ENOENT) => {
@@ -255,8 +256,10 @@ impl<'a> Root<'a> {
                 result => result,
             };
             let fd = fd.map_err(|error| match error {
-                Errno::ELOOP | Errno::EXDEV => PlaceError::Refused("its name leads through a symbolic link".to_owned()),
-                Errno::ENOTDIR => PlaceError::Refused("its name leads through something not a directory".to_owned()),
+                Errno::ELOOP | Errno::EXDEV => {
+                    ExtractError::Refused("its name leads through a symbolic link".to_owned())
+                }
+                Errno::ENOTDIR => ExtractError::Refused("its name leads through something not a directory".to_owned()),
                 error => failed("open the parent directory")(error),
             })?;
             self.parent = Some((path.to_vec(), fd));
@@ -268,7 +271,7 @@ impl<'a> Root<'a> {
     }
 
     /// Directories that the archive leaves out: root's, mode 0755, time 0.
-    fn make_parents(&mut self, path: &[u8]) -> Placed {
+    fn make_parents(&mut self, path: &[u8]) -> Extracted {
         let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).chain([path.len()]);
         for end in ends {
             let name = Name(path[..end].to_vec());
@@ -282,26 +285,24 @@ impl<'a> Root<'a> {
             let directory = self.open_directory(&name.0)?;
             fchown(&directory, Some(Uid::from_raw(0)), Some(Gid::from_raw(0))).map_err(failed("set the owner"))?;
             fchmod(&directory, Mode::from_bits_truncate(0o755)).map_err(failed("set the mode"))?;
-            self.late.insert(name, Late::unlisted())?;
+            self.deferred.insert(name, Deferred::unlisted())?;
         }
         Ok(())
     }
 
-    fn open_directory(&self, path: &[u8]) -> Placed<File> {
-        let path = if path.is_empty() { b"." } else { path };
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let how = OpenHow::new().flags(flags).resolve(beneath());
-        let fd = openat2(&self.root, OsStr::from_bytes(path), how).map_err(failed("open the directory"))?;
-        Ok(File::from(fd))
+    fn open_directory(&self, path: &[u8]) -> Extracted<File> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let opened = beneath::open_same_file_system(&self.root, as_path(path), flags);
+        Ok(File::from(opened.map_err(failed("open the directory"))?))
     }
 
     /// Owner first: changing it takes the set-id bits away.
-    fn own(&self, file: &File, attributes: &Attributes) -> Placed {
+    fn own(&self, file: &File, attributes: &Attributes) -> Extracted {
         fchown(file, Some(attributes.uid), Some(attributes.gid)).map_err(failed("set the owner"))?;
         fchmod(file, attributes.mode).map_err(failed("set the mode"))
     }
 
-    fn set_xattrs(&self, file: &File, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Placed {
+    fn set_xattrs(&self, file: &File, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Extracted {
         for (name, value) in xattrs {
             let name = OsStr::from_bytes(name);
             self.check_xattr(name, file.set_xattr(name, value))?;
@@ -311,7 +312,7 @@ impl<'a> Root<'a> {
 
     /// File systems without `security.` and `trusted.` attributes are common (NFS), and so is an image with a file
     /// capability: that is a loss to be told, not a reason to stop. A `user.` attribute is content.
-    fn check_xattr(&self, name: &OsStr, result: io::Result<()>) -> Placed {
+    fn check_xattr(&self, name: &OsStr, result: io::Result<()>) -> Extracted {
         match result {
             Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
                 if [&b"security."[..], b"trusted.", b"system."].iter().any(|p| name.as_bytes().starts_with(p)) {
@@ -326,7 +327,7 @@ impl<'a> Root<'a> {
     }
 
     /// Attributes of what cannot be opened. Not for directories.
-    fn finish_by_name(&mut self, name: &Name, attributes: &Attributes, mode: bool) -> Placed {
+    fn finish_by_name(&mut self, name: &Name, attributes: &Attributes, mode: bool) -> Extracted {
         let (parent, last) = name.split();
         self.parent(parent)?;
         let Some((_, fd)) = &self.parent else { unreachable!("opened above") };
@@ -348,17 +349,11 @@ impl<'a> Root<'a> {
     }
 }
 
-fn beneath() -> ResolveFlag {
-    ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV
-}
-
 fn open_beneath(root: &OwnedFd, path: &[u8]) -> nix::Result<OwnedFd> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    openat2(root, OsStr::from_bytes(path), OpenHow::new().flags(flags).resolve(beneath()))
+    beneath::open_same_file_system(root, as_path(path), OFlag::O_PATH | OFlag::O_DIRECTORY)
 }
 
-fn stat(parent: impl AsFd, last: &OsStr) -> Placed<FileStat> {
+fn stat(parent: impl AsFd, last: &OsStr) -> Extracted<FileStat> {
     fstatat(parent, last, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed("look at what is there already"))
 }
 
@@ -376,7 +371,7 @@ fn by_descriptor(parent: &OwnedFd, last: &OsStr) -> PathBuf {
 }
 
 /// Removes what is there, a directory with all that is in it. Symbolic links are removed, not followed.
-fn remove(parent: &OwnedFd, last: &OsStr) -> Placed {
+fn remove(parent: &OwnedFd, last: &OsStr) -> Extracted {
     let result = match unlinkat(parent, last, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::EISDIR | Errno::EPERM) => std::fs::remove_dir_all(by_descriptor(parent, last)),
         result => result.map_err(io::Error::from),

@@ -14,21 +14,21 @@ use nix::unistd::{Gid, Uid};
 use super::archive::{Entry, Input, Kind, ReadError, TarReader};
 use super::blob::LayerStream;
 use super::error::{LayerError, quote};
+use super::extract::{Attributes, ExtractError, Root, XattrLost};
 use super::name::Name;
-use super::place::{Attributes, PlaceError, Root, XattrLost};
 
 impl Input for LayerStream<'_> {}
 impl Input for &mut LayerStream<'_> {}
 
 /// What can stop one entry.
 enum EntryError {
-    Place(PlaceError),
+    Extract(ExtractError),
     Read(ReadError),
 }
 
-impl From<PlaceError> for EntryError {
-    fn from(error: PlaceError) -> Self {
-        Self::Place(error)
+impl From<ExtractError> for EntryError {
+    fn from(error: ExtractError) -> Self {
+        Self::Extract(error)
     }
 }
 
@@ -39,7 +39,7 @@ impl From<ReadError> for EntryError {
 }
 
 fn refused<T>(why: impl Into<String>) -> Result<T, EntryError> {
-    Err(EntryError::Place(PlaceError::Refused(why.into())))
+    Err(EntryError::Extract(ExtractError::Refused(why.into())))
 }
 
 /// Unpacks the archive in `stream` into `root` and returns the directories below the root that it does not list.
@@ -48,7 +48,7 @@ fn refused<T>(why: impl Into<String>) -> Result<T, EntryError> {
 /// # Errors
 ///
 /// At the first entry that is malformed, refused, or cannot be placed.
-pub(super) fn apply<R: Input + BufRead>(
+pub(super) fn extract<R: Input + BufRead>(
     stream: R,
     root: OwnedFd,
     xattr_lost: &XattrLost<'_>,
@@ -62,13 +62,13 @@ pub(super) fn apply<R: Input + BufRead>(
             Ok(None) => break,
             Err(error) => return Err(read_error(error, &last)),
         };
-        apply_entry(&mut reader, &mut root, &entry).map_err(|error| match error {
+        extract_entry(&mut reader, &mut root, &entry).map_err(|error| match error {
             EntryError::Read(error) => read_error(error, &entry.path),
-            EntryError::Place(error) => place_error(error, &entry.path),
+            EntryError::Extract(error) => extract_error(error, &entry.path),
         })?;
         last = entry.path;
     }
-    root.finish().map_err(|(path, error)| place_error(error, &path))
+    root.finish().map_err(|(path, error)| extract_error(error, &path))
 }
 
 fn read_error(error: ReadError, after: &[u8]) -> LayerError {
@@ -78,15 +78,15 @@ fn read_error(error: ReadError, after: &[u8]) -> LayerError {
     }
 }
 
-fn place_error(error: PlaceError, entry: &[u8]) -> LayerError {
+fn extract_error(error: ExtractError, entry: &[u8]) -> LayerError {
     let entry = quote(entry);
     match error {
-        PlaceError::Refused(why) => LayerError::Refused { entry, why },
-        PlaceError::System(action, source) => LayerError::Place { entry, action, source },
+        ExtractError::Refused(why) => LayerError::Refused { entry, why },
+        ExtractError::System(action, source) => LayerError::Place { entry, action, source },
     }
 }
 
-fn apply_entry<R: Input + BufRead>(
+fn extract_entry<R: Input + BufRead>(
     reader: &mut TarReader<R>,
     root: &mut Root<'_>,
     entry: &Entry,
@@ -116,7 +116,7 @@ fn apply_entry<R: Input + BufRead>(
 }
 
 fn written(result: io::Result<()>) -> Result<(), EntryError> {
-    result.map_err(|error| PlaceError::System("write the file", error).into())
+    result.map_err(|error| ExtractError::System("write the file", error).into())
 }
 
 fn attributes(entry: &Entry) -> Result<Attributes, EntryError> {

@@ -35,18 +35,18 @@
 //!
 //! # Layers are not trusted
 //!
-//! No entry reaches anything outside of its layer (`place`), a header takes no more memory than `archive` allows,
+//! No entry reaches anything outside of its layer (`extract`), a header takes no more memory than `archive` allows,
 //! and what is not understood refuses the layer. The size of a layer is not limited: the disk is.
 
-mod apply;
 mod archive;
 mod blob;
+mod deferred;
 mod error;
+mod extract;
 mod image;
-mod late;
+mod layer;
 mod name;
 mod pax;
-mod place;
 mod progress;
 mod source;
 mod stage;
@@ -304,7 +304,7 @@ impl<P: Progress + ?Sized> Run<'_, P> {
             return Err(LayerError::Size { expected: layer.size, actual: blob.size() });
         }
         let stage = self.target.stage(layer)?;
-        let (hashes, unlisted) = match self.apply(layer, &stage, blob) {
+        let (hashes, unlisted) = match self.extract(layer, &stage, blob) {
             // Damage is the better explanation of an archive that cannot be read.
             Err(error @ (LayerError::Read(_) | LayerError::Tar { .. })) => {
                 let blob = self.source.open_blob(&layer.digest).map_err(LayerError::Read)?;
@@ -331,13 +331,13 @@ impl<P: Progress + ?Sized> Run<'_, P> {
         Ok(published.then_some(hashes))
     }
 
-    fn apply(&self, layer: &Layer, stage: &Stage, blob: Blob<'_>) -> Result<(Hashes, Vec<Vec<u8>>), LayerError> {
+    fn extract(&self, layer: &Layer, stage: &Stage, blob: Blob<'_>) -> Result<(Hashes, Vec<Vec<u8>>), LayerError> {
         let advance = |bytes| self.progress.advanced(layer, bytes);
         let xattr_lost = |name: &OsStr| self.xattr_lost(layer, name);
         let root = stage.layerfs()?;
         std::thread::scope(|scope| {
             let mut stream = LayerStream::start(scope, blob, &advance);
-            let unlisted = apply::apply(&mut stream, root, &xattr_lost)?;
+            let unlisted = layer::extract(&mut stream, root, &xattr_lost)?;
             Ok((stream.finish().map_err(LayerError::Read)?, unlisted))
         })
     }

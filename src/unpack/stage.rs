@@ -16,14 +16,12 @@ use nix::unistd::syncfs;
 
 use super::blob::Hashes;
 use super::error::{Error, LayerError};
+use super::extract::open_root;
 use super::image::Layer;
-use super::place::open_root;
 use crate::digest::Digest;
-use crate::removal::Remover;
-use crate::repository::UNLISTED_DIRECTORIES;
+use crate::repository::layout::{self, LAYERFS, METADATA};
+use crate::sys::remove_tree::Remover;
 
-/// Below `.layers`; its name has not two letters, so that it is no place of layers.
-const STAGING: &str = ".tmp";
 const LOCK_SUFFIX: &str = ".lock";
 
 /// A directory that holds, or will hold, `.layers`.
@@ -54,8 +52,8 @@ fn stage_error<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl Fn
 impl Target {
     /// Opens `directory`, makes it and what is needed in it, and removes what crashed runs left over.
     pub(super) fn open(directory: &Path) -> Result<Self, Error> {
-        let layers = directory.join(".layers");
-        let staging = layers.join(STAGING);
+        let layers = directory.join(layout::LAYERS);
+        let staging = layers.join(layout::STAGING);
         fs::create_dir_all(directory).map_err(target_error("create", directory))?;
         make_directory(&layers, 0o755).map_err(target_error("create", &layers))?;
         // Half a layer has set-id programs, too.
@@ -76,16 +74,15 @@ impl Target {
     }
 
     fn place(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.hex();
-        self.layers.join(&hex[..2]).join(hex)
+        self.layers.join(layout::place(*digest))
     }
 
     /// Whether a layer is there already.
     pub(super) fn presence(&self, digest: &Digest) -> Result<Presence, Error> {
         let place = self.place(digest);
-        let layerfs = place.join("layerfs");
+        let layerfs = place.join(LAYERFS);
         match fs::symlink_metadata(&layerfs) {
-            Ok(meta) if meta.is_dir() => Ok(Presence::Present(recorded_diff_id(&place))),
+            Ok(meta) if meta.is_dir() => Ok(Presence::Present(recorded_diff_id(&place, *digest))),
             Ok(_) => Err(Error::Obstacle { path: place }),
             Err(error) if error.kind() == ErrorKind::NotFound => match fs::symlink_metadata(&place) {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(Presence::Absent),
@@ -133,7 +130,7 @@ impl Target {
         hashes: &Hashes,
         unlisted: &[Vec<u8>],
     ) -> Result<bool, LayerError> {
-        let metadata = stage.path.join(".metadata");
+        let metadata = stage.path.join(METADATA);
         make_directory(&metadata, 0o755).map_err(stage_error("create", &metadata))?;
         let write = |name: &str, content: &[u8]| {
             let file = metadata.join(name);
@@ -142,16 +139,17 @@ impl Target {
                 .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o644)))
                 .map_err(stage_error("write", &file))
         };
-        write("layers.json", layers_json(layer, hashes).as_bytes())?;
+        let record = layout::layers_json_text(layer.digest, hashes.diff_id, hashes.size, SystemTime::now());
+        write(layout::LAYERS_JSON, record.as_bytes())?;
         if !unlisted.is_empty() {
             let content: Vec<u8> = unlisted.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
-            write(UNLISTED_DIRECTORIES, &content)?;
+            write(layout::UNLISTED_DIRECTORIES, &content)?;
         }
         let opened = File::open(&stage.path).map_err(stage_error("open", &stage.path))?;
         // Everything of the layer is on disk before its name is.
         syncfs(&opened).map_err(stage_error("sync", &stage.path))?;
         let place = self.place(&layer.digest);
-        let parent = self.layers.join(&layer.digest.hex()[..2]);
+        let parent = place.parent().unwrap_or(&self.layers).to_owned();
         make_directory(&parent, 0o755).map_err(stage_error("create", &parent))?;
         let renamed = match renameat2(AT_FDCWD, &stage.path, AT_FDCWD, &place, RenameFlags::RENAME_NOREPLACE) {
             // NFS has no such flag. A plain rename replaces a directory only if it is empty, so that no layer is lost.
@@ -166,7 +164,7 @@ impl Target {
             }
             Err(error)
                 if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty)
-                    && place.join("layerfs").is_dir() =>
+                    && place.join(LAYERFS).is_dir() =>
             {
                 Ok(false)
             }
@@ -234,12 +232,12 @@ impl Stage {
             }
             _ => {}
         }
-        make_directory(&self.path.join("layerfs"), 0o755)
+        make_directory(&self.path.join(LAYERFS), 0o755)
     }
 
     /// The directory that the layer's entries go to.
     pub(super) fn layerfs(&self) -> Result<OwnedFd, LayerError> {
-        let path = self.path.join("layerfs");
+        let path = self.path.join(LAYERFS);
         open_root(&path).map_err(stage_error("open", &path))
     }
 }
@@ -276,24 +274,10 @@ fn unique() -> String {
     format!("{}-{nanos:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// `layers.json` as DUCC writes it.
-fn layers_json(layer: &Layer, hashes: &Hashes) -> String {
-    let created = humantime_serde::re::humantime::format_rfc3339_seconds(SystemTime::now());
-    let list = serde_json::json!([{
-        "id": hashes.diff_id.hex(),
-        "compressed-diff-digest": layer.digest.to_string(),
-        "diff-digest": hashes.diff_id.to_string(),
-        "diff-size": hashes.size,
-        "created": created.to_string(),
-    }]);
-    format!("{list}\n")
-}
-
 /// The diff ID in the `layers.json` of a published layer; `None` if there is none, or none that makes sense.
-fn recorded_diff_id(place: &Path) -> Option<Digest> {
-    let content = fs::read(place.join(".metadata/layers.json")).ok()?;
-    let list: serde_json::Value = serde_json::from_slice(&content).ok()?;
-    list.get(0)?.get("diff-digest")?.as_str()?.parse().ok()
+fn recorded_diff_id(place: &Path, layer: Digest) -> Option<Digest> {
+    let text = fs::read(place.join(METADATA).join(layout::LAYERS_JSON)).ok()?;
+    layout::diff_id(&text, layer).ok().flatten()
 }
 
 #[cfg(test)]

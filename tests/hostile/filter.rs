@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use arbitrary::{Arbitrary, Unstructured};
-use cvmfs_snapshotter::filter::{Fields, Filters, IndexKey};
+use cvmfs_snapshotter::containerd::filter::{Fields, Filters, IndexKey};
 
 /// A refusal travels in a header of limited size.
 const MAX_MESSAGE: usize = 4096;

@@ -4,8 +4,8 @@
 
 use std::sync::LazyLock;
 
+use cvmfs_snapshotter::containerd::key::extraction_target;
 use cvmfs_snapshotter::digest::Digest;
-use cvmfs_snapshotter::key::extraction_target;
 use regex::Regex;
 
 static PREFIX: LazyLock<Regex> = LazyLock::new(|| Regex::new("(?s)^[^/]*/[0-9]+/").expect("a constant"));

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
+use cvmfs_snapshotter::containerd::label::{self, MAX_BYTES};
 use cvmfs_snapshotter::digest::Digest;
-use cvmfs_snapshotter::label::{self, MAX_BYTES};
 
 pub(crate) fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cvmfs_snapshotter::config::{Kind, Verify};
 use cvmfs_snapshotter::digest::Digest;
-use cvmfs_snapshotter::markers::{Finder, Plan, WalkError};
-use cvmfs_snapshotter::repository::{Kind, Limits, Repository, Verify};
-use cvmfs_snapshotter::tree::Tree;
+use cvmfs_snapshotter::markers::{PlanCache, WalkError};
+use cvmfs_snapshotter::overlay::plan::Plan;
+use cvmfs_snapshotter::repository::{Limits, Repository};
+use cvmfs_snapshotter::state::directories::Directories;
 
 use crate::world::{Sentinel, World};
 
@@ -28,10 +30,10 @@ pub(crate) fn world() -> World {
 }
 
 struct Subject {
-    finder: Finder,
+    plans: PlanCache,
     layer: Digest,
     layerfs: PathBuf,
-    tree: Tree,
+    tree: Directories,
     sentinel: Sentinel,
     number: u64,
 }
@@ -44,11 +46,11 @@ impl Subject {
         let repository = Arc::new(repository.expect("a repository"));
         let layer = Digest::from_bytes([7; 32]);
         let root = Path::new("/state");
-        Tree::prepare_root(root).expect("the state directory");
-        let tree = Tree::open(root).expect("the directories");
+        Directories::prepare_root(root).expect("the state directory");
+        let tree = Directories::open(root).expect("the directories");
         let sentinel = Sentinel::new(&["/repository", "/state"]);
         let layerfs = repository.layer_directory(layer);
-        Self { finder: Finder::new(repository), layer, layerfs, tree, sentinel, number: 0 }
+        Self { plans: PlanCache::new(repository), layer, layerfs, tree, sentinel, number: 0 }
     }
 
     fn check(&mut self, data: &[u8]) {
@@ -66,8 +68,8 @@ impl Subject {
         list(&self.layerfs, b"", &mut found);
         self.number += 1;
         let deadline = Instant::now() + Duration::from_secs(60);
-        let result = self.finder.find(self.layer, &self.number.to_string(), deadline);
-        self.finder.forget(self.layer);
+        let result = self.plans.find(self.layer, &self.number.to_string(), deadline);
+        self.plans.forget(self.layer);
         let plan = match (result, Expected::of(&found)) {
             (Ok(plan), Some(expected)) => {
                 assert_eq!(Expected::in_plan(&plan), expected, "of {:?}", shown(found.keys()));
@@ -92,7 +94,7 @@ impl Subject {
     fn check_directories(&self, plan: &Plan) {
         let id = self.number;
         self.tree.create_remote(id, &self.layerfs).expect("a snapshot");
-        let made = self.tree.ensure_extras(id, plan, true);
+        let made = self.tree.ensure_overlay_directories(id, plan, true);
         let directory = self.tree.snapshots().join(id.to_string());
         if made.is_ok() {
             let mut cover = BTreeMap::new();

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use cvmfs_snapshotter::label::{self, Labels};
-use cvmfs_snapshotter::snapshotter::{Sites, Snapshotter};
-use cvmfs_snapshotter::store::Store;
-use cvmfs_snapshotter::tree::Tree;
+use cvmfs_snapshotter::containerd::label::{self, Labels};
+use cvmfs_snapshotter::in_place::Repositories;
+use cvmfs_snapshotter::snapshotter::Snapshotter;
+use cvmfs_snapshotter::state::State;
 
 use crate::world::World;
 
@@ -20,9 +20,8 @@ pub(crate) fn world() -> World {
 
 fn make() -> Snapshotter {
     let root = std::path::Path::new("/state");
-    Tree::prepare_root(root).expect("the state directory");
-    let (store, tree) = (Store::open(root).expect("the store"), Tree::open(root).expect("the directories"));
-    let snapshotter = Snapshotter::new(store, tree, Sites::new(Vec::new()), Duration::ZERO);
+    let state = State::open(root).expect("the state directory");
+    let snapshotter = Snapshotter::new(state, Repositories::new(Vec::new()), Duration::ZERO);
     snapshotter.prepare(KEY, "", Labels::new()).expect("a snapshot");
     snapshotter
 }

@@ -42,7 +42,7 @@ pub struct Client {
 impl Client {
     pub fn connect(socket: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let channel = runtime.block_on(cvmfs_snapshotter::server::connect(socket)).unwrap();
+        let channel = runtime.block_on(cvmfs_snapshotter::grpc::connect(socket)).unwrap();
         let client =
             SnapshotsClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Self { runtime: Arc::new(runtime), client, leave: None }

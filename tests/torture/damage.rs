@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use cvmfs_snapshotter::containerd::label::{Labels, TARGET};
 use cvmfs_snapshotter::digest::Digest;
-use cvmfs_snapshotter::label::{Labels, TARGET};
-use cvmfs_snapshotter::store::{Lookup, New, OpenError, Snapshot, Store, StoredPlan, Usage, What};
+use cvmfs_snapshotter::overlay::plan::Plan;
+use cvmfs_snapshotter::state::metadata::{Error, Lookup, New, NewKind, OpenError, Snapshot, Store, StoredPlan, Usage};
 
 use crate::{seed, setting};
 
@@ -33,15 +34,17 @@ fn fill(root: &Path, random: &mut fastrand::Rng) -> Store {
             (TARGET.to_owned(), target.clone()),
             ("containerd.io/snapshot/filler".to_owned(), "x".repeat(random.usize(..2000))),
         ]);
-        let plan = StoredPlan { identity: format!("{number}"), bytes: vec![7; random.usize(..9000)] };
+        let mut plan = Plan::default();
+        plan.whiteouts = vec![vec![7; random.usize(..9000)]];
+        let plan = StoredPlan::new(format!("{number}"), &plan);
         let layer = Digest::from_bytes([number as u8; 32]);
-        let what = match random.u8(..3) {
-            0 => What::Remote { layer, target: &target, plan: &plan },
-            1 => What::View,
-            _ => What::Active,
+        let kind = match random.u8(..3) {
+            0 => NewKind::Remote { layer, target: &target, plan: &plan },
+            1 => NewKind::View,
+            _ => NewKind::Active,
         };
-        let is_active = matches!(what, What::Active);
-        let new = New { id: store.new_id().unwrap(), key: &key, parent: &parent, labels: labels.clone(), what };
+        let is_active = matches!(kind, NewKind::Active);
+        let new = New { id: store.new_id().unwrap(), key: &key, parent: &parent, labels: labels.clone(), kind };
         store.create(new).unwrap();
         if is_active && random.bool() {
             let name = format!("default/{number}/{target}");
@@ -56,7 +59,7 @@ fn fill(root: &Path, random: &mut fastrand::Rng) -> Store {
 }
 
 /// Everything that the store can be asked.
-fn answers(store: &Store) -> Result<Vec<String>, cvmfs_snapshotter::store::Error> {
+fn answers(store: &Store) -> Result<Vec<String>, Error> {
     let reader = store.read()?;
     let all = reader.all()?.collect::<Result<Vec<Snapshot>, _>>()?;
     let mut answers = vec![format!("{all:?}")];

@@ -1,10 +1,7 @@
 //! Which selector of a filter an index can answer.
 
 use super::eval::{Field, Selector, Test};
-
-/// The label that carries the chain ID of a layer. With the parent it is what containerd searches for after a Prepare
-/// that was answered with AlreadyExists.
-pub const TARGET_LABEL: &str = "containerd.io/snapshot.ref";
+use crate::containerd::label::TARGET;
 
 /// A look-up that narrows a search; see [`super::Filters::index_keys`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +10,7 @@ pub enum IndexKey {
     Name(String),
     /// The snapshots with this parent; the empty string means those without parent.
     Parent(String),
-    /// The snapshots whose label has this value; the only key so far is [`TARGET_LABEL`].
+    /// The snapshots whose label has this value; the only key so far is [`TARGET`](crate::containerd::label::TARGET).
     Label {
         /// The label.
         key: String,
@@ -32,7 +29,7 @@ fn key(selector: &Selector) -> Option<(u8, IndexKey)> {
     let value = String::from_utf8(value.clone()).ok()?;
     match &selector.field {
         Field::Name => Some((0, IndexKey::Name(value))),
-        Field::Label(key) if key == TARGET_LABEL => Some((1, IndexKey::Label { key: key.clone(), value })),
+        Field::Label(key) if key == TARGET => Some((1, IndexKey::Label { key: key.clone(), value })),
         Field::Parent => Some((2, IndexKey::Parent(value))),
         _ => None,
     }

@@ -30,7 +30,7 @@ mod parse;
 mod quote;
 
 pub use eval::Fields;
-pub use index::{IndexKey, TARGET_LABEL};
+pub use index::IndexKey;
 pub use parse::ParseError;
 
 use eval::Selector;

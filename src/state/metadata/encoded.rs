@@ -1,6 +1,6 @@
 //! Snapshots that were read and are not decoded yet.
 
-use super::Error;
+use super::error::Error;
 use super::record::Snapshot;
 
 /// Snapshots one behind the other, decoded as they are taken out.
@@ -8,7 +8,7 @@ use super::record::Snapshot;
 /// A listing of 100 000 snapshots has some hundred MB. It lies in few pieces of memory, which the system gets back as they
 /// are freed; of many small ones, mixed with those of other requests, most would stay with the process.
 #[derive(Debug, Default)]
-pub struct Rows {
+pub struct EncodedSnapshots {
     names: String,
     records: Vec<u8>,
     /// Where the name and the record of each end.
@@ -16,7 +16,7 @@ pub struct Rows {
     taken: usize,
 }
 
-impl Rows {
+impl EncodedSnapshots {
     pub(super) fn push(&mut self, name: &str, record: &[u8]) {
         self.names.push_str(name);
         self.records.extend_from_slice(record);
@@ -24,7 +24,7 @@ impl Rows {
     }
 }
 
-impl Iterator for Rows {
+impl Iterator for EncodedSnapshots {
     type Item = Result<Snapshot, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -40,4 +40,4 @@ impl Iterator for Rows {
     }
 }
 
-impl ExactSizeIterator for Rows {}
+impl ExactSizeIterator for EncodedSnapshots {}

@@ -3,8 +3,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::Kind;
-use crate::remedy::remedy;
+use super::kind::Kind;
+use crate::state::recovery::{COPY, way_back};
+use crate::sys::disk_error::remedy;
 
 /// The store could not be opened. Its records are as they were; redb may have written to the header of the file.
 #[derive(Debug, thiserror::Error)]
@@ -46,48 +47,25 @@ pub enum OpenError {
     },
 }
 
-/// How a copy of the store helps.
-pub const COPY: &str = "If nothing was pulled, run or removed since a copy of the file was made, put that copy in its place and start again. Otherwise:";
-
-/// How to go on without a store, step by step.
-///
-/// containerd keeps a record of its own of every snapshot, and does not ask for one again that it believes to be there:
-/// with a new store alone every pull of an image that it had fails with "already exists".
-pub fn way_back(root: &Path) -> String {
-    // Without a slash at its end.
-    let root = root.components().collect::<PathBuf>();
-    let root = root.display();
-    format!(
-        "(1) stop kubelet, if there is one; \
-         (2) `mv --no-target-directory '{root}' '{root}.lost'`: what containers have written is in {root}.lost/snapshots/*/fs then; \
-         (3) start the snapshotter, which begins anew; \
-         (4) have containerd forget the containers and images that used it, in each namespace of `nerdctl namespace ls` but k8s.io and moby \
-         (with --namespace, which is default otherwise): \
-         `nerdctl ps --all --quiet | xargs --no-run-if-empty nerdctl rm --force`, then \
-         `nerdctl images --quiet | sort --unique | xargs --no-run-if-empty nerdctl rmi --force`. \
-         These remove those of other snapshotters, too: where there are such, name yours one by one (ctr containers info tells the Snapshotter of each); \
-         (5) on a node of Kubernetes, which is drained best before that: `crictl rmp --force --all`, then `crictl rmi --all`, and start kubelet; \
-         (6) pull them again; \
-         (7) when nothing is missed: `rm --recursive --one-file-system '{root}.lost'`"
-    )
-}
-
 impl OpenError {
     pub(super) fn io<T>(path: &Path, result: std::io::Result<T>) -> Result<T, Self> {
         result.map_err(|source| Self::Io { path: path.to_owned(), source })
     }
 
-    pub(super) fn from_redb(path: &Path, error: redb::DatabaseError) -> Self {
+    /// Whether the disk is full.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
+    }
+
+    pub(super) fn from_redb(path: &Path, error: redb::Error) -> Self {
         let path = path.to_owned();
         match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => Self::InUse(path),
+            redb::Error::DatabaseAlreadyOpen => Self::InUse(path),
             // An empty file, or one that does not begin as a store does, is as damaged as any.
-            redb::DatabaseError::Storage(redb::StorageError::Io(source))
-                if !matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
-            {
+            redb::Error::Io(source) if !matches!(source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
                 Self::Io { path, source }
             }
-            other => Self::Unreadable { path, source: Box::new(other.into()) },
+            other => Self::Unreadable { path, source: Box::new(other) },
         }
     }
 }
@@ -120,9 +98,9 @@ pub enum Error {
     HasChildren(String),
     /// The labels after an update are too large.
     #[error(transparent)]
-    Labels(#[from] crate::label::TooLarge),
+    Labels(#[from] crate::containerd::label::TooLarge),
     /// A record cannot be decoded, or an index points to nothing.
-    #[error("the metadata store is damaged at {0:?}; stop the snapshotter and look at what it says at the next start")]
+    #[error("the metadata store is damaged at {0:?}; restart the snapshotter: its log names the recovery steps")]
     Damaged(String),
     /// The database failed.
     #[error("the metadata store (metadata.redb in the state directory) failed: {0}{remedy}", remedy = io_of(.0).map_or("", remedy))]
@@ -146,7 +124,7 @@ fn io_of(error: &redb::Error) -> Option<&std::io::Error> {
 }
 
 /// Whether a disk, or what somebody may use of it, is full.
-pub(super) fn is_full(error: &std::io::Error) -> bool {
+fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
-use super::record::Snapshot;
-use super::rows::Rows;
-use super::tables::{CHILDREN, LAYERS, NAMES, NO_PARENT, PLANS, SNAPSHOTS, TARGETS};
-use super::{Content, Error, Kind, StoredPlan};
+use super::encoded::EncodedSnapshots;
+use super::error::Error;
+use super::kind::Kind;
+use super::plan::StoredPlan;
+use super::record::{Content, Snapshot};
+use super::tables::{CHILDREN, LAYERS, NAMES, NO_PARENT, PLANS, SHAPES, SNAPSHOTS, TARGETS};
 use crate::digest::Digest;
+use crate::overlay::plan::Shape;
 
 /// A view of the store at one moment. Drop it soon: the file cannot reuse what it still shows.
 pub struct Reader {
@@ -63,10 +66,10 @@ impl Reader {
     }
 
     /// The remote commit for `target` on top of `parent`.
-    pub fn held(&self, target: &str, parent: &str) -> Result<Option<Snapshot>, Error> {
+    pub fn existing(&self, target: &str, parent: &str) -> Result<Option<Snapshot>, Error> {
         let targets = self.transaction.open_table(TARGETS)?;
         let names = self.transaction.open_table(NAMES)?;
-        held(&self.snapshots, &targets, &names, target, parent)
+        existing(&self.snapshots, &targets, &names, target, parent)
     }
 
     /// Whether a snapshot has this id.
@@ -74,14 +77,21 @@ impl Reader {
         Ok(self.transaction.open_table(NAMES)?.get(id)?.is_some())
     }
 
-    /// The marker plan of a layer.
+    /// The plan of a layer that is in use.
     pub fn plan(&self, layer: Digest) -> Result<Option<StoredPlan>, Error> {
+        let Some(shape) = self.shape(layer)? else { return Ok(None) };
         let plans = self.transaction.open_table(PLANS)?;
         let plan = plans.get(layer.as_bytes())?.map(|guard| {
             let (identity, bytes) = guard.value();
-            StoredPlan { identity: identity.to_owned(), bytes: bytes.to_owned() }
+            StoredPlan::from_stored(identity.to_owned(), shape, bytes.to_owned())
         });
         Ok(plan)
+    }
+
+    /// Which directories the plan of a layer calls for, if there is one.
+    pub fn shape(&self, layer: Digest) -> Result<Option<Shape>, Error> {
+        let shapes = self.transaction.open_table(SHAPES)?;
+        Ok(shapes.get(layer.as_bytes())?.map(|guard| Shape::from_bits(guard.value())))
     }
 
     /// Whether a snapshot uses the layer in place.
@@ -92,31 +102,31 @@ impl Reader {
     }
 
     /// All snapshots in the order of their names.
-    pub fn all(&self) -> Result<Rows, Error> {
-        let mut rows = Rows::default();
+    pub fn all(&self) -> Result<EncodedSnapshots, Error> {
+        let mut found = EncodedSnapshots::default();
         for row in self.snapshots.iter()? {
             let (name, record) = row?;
-            rows.push(name.value(), record.value());
+            found.push(name.value(), record.value());
         }
-        Ok(rows)
+        Ok(found)
     }
 
     /// The snapshots that any of the `lookups` is about, each once, in the order of their ids.
-    pub fn lookup(&self, lookups: &[Lookup]) -> Result<Rows, Error> {
+    pub fn lookup(&self, lookups: &[Lookup]) -> Result<EncodedSnapshots, Error> {
         let mut ids = BTreeSet::new();
         for lookup in lookups {
             self.ids(lookup, &mut ids)?;
         }
         let names = self.transaction.open_table(NAMES)?;
-        let mut rows = Rows::default();
+        let mut found = EncodedSnapshots::default();
         for id in ids {
             let name = name_of(&names, id)?;
             match self.snapshots.get(name.as_str())? {
-                Some(record) => rows.push(&name, record.value()),
+                Some(record) => found.push(&name, record.value()),
                 None => return Err(Error::Damaged(name)),
             }
         }
-        Ok(rows)
+        Ok(found)
     }
 
     fn ids(&self, lookup: &Lookup, ids: &mut BTreeSet<u64>) -> Result<(), Error> {
@@ -149,7 +159,7 @@ pub(super) fn find(
 }
 
 /// The remote commit for `target` on top of `parent`, in tables of a read or write transaction.
-pub(super) fn held(
+pub(super) fn existing(
     snapshots: &impl ReadableTable<&'static str, &'static [u8]>,
     targets: &impl ReadableTable<(&'static str, u64), ()>,
     names: &impl ReadableTable<u64, &'static str>,

@@ -1,41 +1,13 @@
 //! One snapshot, and how it is encoded.
 
-use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::error::Error;
+use super::kind::Kind;
+use crate::containerd::label::{Labels, TARGET};
 use crate::digest::Digest;
-use crate::label::{Labels, TARGET};
-
-/// What may be done with a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
-    /// Read-only, not to be committed.
-    View,
-    /// Writable, can be committed.
-    Active,
-    /// Unchangeable; the only kind that can be a parent.
-    Committed,
-}
-
-impl Kind {
-    /// The name that filters know.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::View => "view",
-            Self::Active => "active",
-            Self::Committed => "committed",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// Local disk that a snapshot takes, without its parents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,16 @@
 use std::collections::HashMap;
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use redb::ReadableDatabase;
+
+use super::tables::{FORMAT, META};
 use super::*;
+use crate::containerd::label::{Labels, TARGET};
 use crate::digest::Digest;
-use crate::label::{Labels, TARGET};
+use crate::overlay::plan::{Plan, Shape};
 
 struct Scratch {
     directory: tempfile::TempDir,
@@ -27,7 +35,7 @@ impl Scratch {
 
     fn active(&self, key: &str, parent: &str) -> Result<u64, Error> {
         let id = self.store().new_id()?;
-        self.store().create(New { id, key, parent, labels: Labels::new(), what: What::Active })?;
+        self.store().create(New { id, key, parent, labels: Labels::new(), kind: NewKind::Active })?;
         Ok(id)
     }
 
@@ -40,16 +48,21 @@ impl Scratch {
     fn remote(&self, key: &str, parent: &str, target: &str, layer: u8) -> Created {
         let id = self.store().new_id().unwrap();
         let labels = Labels::from([(TARGET.to_owned(), target.to_owned())]);
-        let plan = StoredPlan { identity: format!("content {layer}"), bytes: vec![layer] };
+        let plan = StoredPlan::new(format!("content {layer}"), &plan(layer));
         let layer = Digest::from_bytes([layer; 32]);
-        let what = What::Remote { layer, target, plan: &plan };
-        self.store().create(New { id, key, parent, labels, what }).unwrap()
+        let kind = NewKind::Remote { layer, target, plan: &plan };
+        self.store().create(New { id, key, parent, labels, kind }).unwrap()
     }
 
     fn names(&self, lookups: &[Lookup]) -> Vec<String> {
         let found = self.store().read().unwrap().lookup(lookups).unwrap();
         found.map(|snapshot| snapshot.unwrap().name).collect()
     }
+}
+
+/// A plan that tells the layer, and needs a cover.
+fn plan(layer: u8) -> Plan {
+    Plan { whiteouts: vec![vec![layer]], ..Plan::default() }
 }
 
 #[test]
@@ -89,7 +102,7 @@ fn a_newer_format_is_refused_and_left_alone() {
         transaction.commit().unwrap();
     }
     let error = Store::open(scratch.directory.path()).unwrap_err();
-    assert!(matches!(error, OpenError::Format { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::Format { found: 3, known: 2, .. }), "{error}");
     let database = redb::Database::open(&path).unwrap();
     let format = database.begin_read().unwrap().open_table(META).unwrap().get("format").unwrap().unwrap().value();
     assert_eq!(format, FORMAT + 1);
@@ -113,10 +126,10 @@ fn rule_05_remote_commits_are_keyed_by_target_and_parent() {
     let Created::New(on_a) = scratch.remote("k1", "a", "sha256:t", 1) else { panic!("held") };
     let Created::New(on_b) = scratch.remote("k2", "b", "sha256:t", 1) else { panic!("held") };
     assert_ne!(on_a.name, on_b.name);
-    assert!(matches!(scratch.remote("k3", "a", "sha256:t", 1), Created::Held(held) if held == on_a));
+    assert!(matches!(scratch.remote("k3", "a", "sha256:t", 1), Created::Existing(held) if held == on_a));
     let reader = scratch.store().read().unwrap();
-    assert_eq!(reader.held("sha256:t", "b").unwrap(), Some(on_b));
-    assert_eq!(reader.held("sha256:t", "").unwrap(), None);
+    assert_eq!(reader.existing("sha256:t", "b").unwrap(), Some(on_b));
+    assert_eq!(reader.existing("sha256:t", "").unwrap(), None);
     assert!(reader.find("k1").unwrap().is_none(), "nothing is left under the key");
 }
 
@@ -124,7 +137,7 @@ fn rule_05_remote_commits_are_keyed_by_target_and_parent() {
 fn a_local_commit_with_the_same_target_is_not_held() {
     let scratch = Scratch::new();
     scratch.committed("other/1/x", "", "sha256:t");
-    assert_eq!(scratch.store().read().unwrap().held("sha256:t", "").unwrap(), None);
+    assert_eq!(scratch.store().read().unwrap().existing("sha256:t", "").unwrap(), None);
     assert!(matches!(scratch.remote("k", "", "sha256:t", 1), Created::New(_)));
 }
 
@@ -175,15 +188,20 @@ fn a_plan_goes_with_the_last_user_of_its_layer() {
     let layer = Digest::from_bytes([7; 32]);
     let Created::New(first) = scratch.remote("k1", "", "sha256:1", 7) else { panic!("held") };
     let Created::New(second) = scratch.remote("k2", "", "sha256:2", 7) else { panic!("held") };
-    let plan = || scratch.store().read().unwrap().plan(layer).unwrap();
-    assert_eq!(plan().unwrap().identity, "content 7");
+    let stored = || {
+        let reader = scratch.store().read().unwrap();
+        (reader.plan(layer).unwrap(), reader.shape(layer).unwrap())
+    };
+    let expected = StoredPlan::new("content 7".to_owned(), &plan(7));
+    assert_eq!(stored(), (Some(expected.clone()), Some(plan(7).shape())));
+    assert_eq!(expected.decode(), Some(plan(7)));
     assert_eq!(scratch.store().remove(&first.name).unwrap().unused_layer, None);
-    assert!(plan().is_some());
+    assert!(stored().0.is_some());
     assert_eq!(scratch.store().remove(&second.name).unwrap().unused_layer, Some(layer));
-    assert_eq!(plan(), None);
-    let late = StoredPlan { identity: "late".into(), bytes: vec![] };
+    assert_eq!(stored(), (None, None));
+    let late = StoredPlan::new("late".to_owned(), &plan(8));
     scratch.store().replace_plan(layer, &late).unwrap();
-    assert_eq!(plan(), None, "not kept for a layer that nothing uses");
+    assert_eq!(stored(), (None, None), "not kept for a layer that nothing uses");
 }
 
 #[test]
@@ -221,4 +239,58 @@ fn a_panic_in_the_middle_of_a_change_changes_nothing() {
         scratch.store().remove("after").unwrap();
         scratch.reopen();
     }
+}
+
+/// A store that version 0.1.0 wrote: two layers in place, the upper one with deletions, a committed and an active snapshot
+/// on top of them, and a view.
+#[test]
+fn a_store_of_format_1_is_taken_over_with_all_that_it_knows() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store-format-1.redb.gz");
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(File::open(file).unwrap()).read_to_end(&mut bytes).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(Store::path(root.path()), bytes).unwrap();
+
+    let target = |n: u8| Digest::from_bytes([n; 32]).to_string();
+    let [lower, upper] = [0x11, 0x12].map(|n| Digest::from_bytes([n; 32]));
+    let check = |store: &Store| {
+        let reader = store.read().unwrap();
+        let all: Vec<Snapshot> = reader.all().unwrap().map(Result::unwrap).collect();
+        let kinds: Vec<_> = all.iter().map(|snapshot| (snapshot.id, snapshot.name.as_str(), snapshot.kind)).collect();
+        let [remote_1, remote_2] = [(1, 1), (2, 2)].map(|(n, id): (u8, u64)| format!("{}@{id}", target(n)));
+        let expected = [
+            (3, "default/4/local", Kind::Committed),
+            (4, "default/5/container", Kind::Active),
+            (5, "default/6/view", Kind::View),
+            (1, remote_1.as_str(), Kind::Committed),
+            (2, remote_2.as_str(), Kind::Committed),
+        ];
+        assert_eq!(kinds, expected);
+        let chain = reader.chain("default/4/local").unwrap();
+        assert_eq!(chain.iter().map(|snapshot| snapshot.id).collect::<Vec<_>>(), [3, 2, 1]);
+        assert_eq!(chain[0].content, Content::Local(Some(Usage { bytes: 4096, inodes: 3 })));
+        assert_eq!(chain[1].content, Content::Remote(upper));
+        assert_eq!(reader.existing(&target(2), &remote_1).unwrap().unwrap().id, 2);
+        let [plain, deleting] = [lower, upper].map(|layer| reader.plan(layer).unwrap().unwrap());
+        assert_eq!((plain.identity.as_str(), deleting.identity.as_str()), ("catalog 1", "catalog 2"));
+        for (layer, stored) in [(lower, &plain), (upper, &deleting)] {
+            let plan = stored.decode().unwrap();
+            assert_eq!(reader.shape(layer).unwrap(), Some(plan.shape()));
+        }
+        assert_eq!(plain.shape, Shape::default());
+        assert_eq!(deleting.shape, Shape { cover: true, seal: true, erase: true, hides_all: false });
+        assert_eq!(deleting.decode().unwrap().whiteouts[2], b"\xff");
+    };
+    let store = Store::open(root.path()).unwrap();
+    check(&store);
+    drop(store);
+    let store = Store::open(root.path()).unwrap();
+    check(&store);
+    let next = store.new_id().unwrap();
+    assert!(next > 6, "{next} was given out before");
+    store.remove("default/6/view").unwrap();
+    drop(store);
+    let database = redb::Database::open(Store::path(root.path())).unwrap();
+    let format = database.begin_read().unwrap().open_table(META).unwrap().get("format").unwrap().unwrap().value();
+    assert_eq!(format, 2);
 }

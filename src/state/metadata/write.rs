@@ -4,12 +4,16 @@ use std::time::SystemTime;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::read::{find, held};
-use super::reserve::Reserve;
-use super::tables::{CHILDREN, LAYERS, NAMES, NO_PARENT, PLANS, SNAPSHOTS, TARGETS};
-use super::{Content, Error, Kind, Snapshot, Store, StoredPlan, Usage};
+use super::error::Error;
+use super::kind::Kind;
+use super::plan::StoredPlan;
+use super::read::{existing, find};
+use super::record::{Content, Snapshot, Usage};
+use super::store::Store;
+use super::tables::{CHILDREN, LAYERS, NAMES, NO_PARENT, PLANS, SHAPES, SNAPSHOTS, TARGETS};
+use crate::containerd::label::{self, Labels};
 use crate::digest::Digest;
-use crate::label::{self, Labels};
+use crate::state::reserved_space::ReservedSpace;
 
 /// A snapshot to be made.
 #[derive(Debug)]
@@ -23,12 +27,12 @@ pub struct New<'a> {
     /// The labels.
     pub labels: Labels,
     /// What is to be made.
-    pub what: What<'a>,
+    pub kind: NewKind<'a>,
 }
 
 /// The ways in which a snapshot begins.
 #[derive(Debug, Clone, Copy)]
-pub enum What<'a> {
+pub enum NewKind<'a> {
     /// Active, with a directory of its own.
     Active,
     /// A view.
@@ -50,7 +54,7 @@ pub enum Created {
     /// It made this snapshot.
     New(Snapshot),
     /// There was a remote commit for the target and the parent already.
-    Held(Snapshot),
+    Existing(Snapshot),
 }
 
 /// What [`Store::remove`] took out.
@@ -125,18 +129,19 @@ impl<'t> Tables<'t> {
 }
 
 impl Store {
-    /// Makes a snapshot, after looking again at its key, its parent and, for a remote one, at what is held already.
+    /// Makes a snapshot, after looking again at its key, its parent and, for a remote one, at what exists for its target already.
     pub fn create(&self, new: New<'_>) -> Result<Created, Error> {
         let transaction = self.begin_write()?;
         let mut tables = Tables::open(&transaction)?;
         tables.must_be_free(new.key)?;
         let parent_id = tables.parent_id(new.parent)?;
-        let (name, kind, content) = match new.what {
-            What::Active => (new.key.to_owned(), Kind::Active, Content::Local(None)),
-            What::View => (new.key.to_owned(), Kind::View, Content::Local(None)),
-            What::Remote { layer, target, plan } => {
-                if let Some(held) = held(&tables.snapshots, &tables.targets, &tables.names, target, new.parent)? {
-                    return Ok(Created::Held(held));
+        let (name, kind, content) = match new.kind {
+            NewKind::Active => (new.key.to_owned(), Kind::Active, Content::Local(None)),
+            NewKind::View => (new.key.to_owned(), Kind::View, Content::Local(None)),
+            NewKind::Remote { layer, target, plan } => {
+                if let Some(existing) = existing(&tables.snapshots, &tables.targets, &tables.names, target, new.parent)?
+                {
+                    return Ok(Created::Existing(existing));
                 }
                 transaction.open_table(LAYERS)?.insert((layer.as_bytes(), new.id), ())?;
                 put_plan(&transaction, layer, plan)?;
@@ -194,9 +199,9 @@ impl Store {
     pub fn remove(&self, name: &str) -> Result<Removed, Error> {
         let mut attempted = None;
         let mut result = self.try_remove(name, &mut attempted);
-        for room in [Reserve::release, Reserve::settle] {
+        for room in [ReservedSpace::release, ReservedSpace::settle] {
             match result {
-                Err(error) if error.is_full() => room(&self.reserve),
+                Err(error) if error.is_full() => room(&self.reserved_space),
                 result => return result,
             }
             result = match (self.try_remove(name, &mut attempted), attempted) {
@@ -225,6 +230,7 @@ impl Store {
             layers.remove((bytes, snapshot.id))?;
             if layers.range((bytes, 0)..=(bytes, u64::MAX))?.next().is_none() {
                 transaction.open_table(PLANS)?.remove(bytes)?;
+                transaction.open_table(SHAPES)?.remove(bytes)?;
                 unused_layer = Some(layer);
             }
         }
@@ -266,6 +272,7 @@ impl Store {
 
 fn put_plan(transaction: &WriteTransaction, layer: Digest, plan: &StoredPlan) -> Result<(), Error> {
     let mut plans = transaction.open_table(PLANS)?;
-    plans.insert(layer.as_bytes(), (plan.identity.as_str(), plan.bytes.as_slice()))?;
+    plans.insert(layer.as_bytes(), (plan.identity.as_str(), plan.bytes()))?;
+    transaction.open_table(SHAPES)?.insert(layer.as_bytes(), plan.shape.bits())?;
     Ok(())
 }

@@ -1,83 +1,78 @@
-//! The directories of the snapshots.
-//!
-//! ```text
-//! <root>/                     0700
-//!   metadata.redb             the store
-//!   snapshots/<id>/           0700
-//!     fs                      local: the files; remote: a link to the layer in its repository
-//!     work                    overlayfs' work directory of an active snapshot
-//!     c, s, e                 cover, seal, erase of a remote layer (see `markers`)
-//!     plan                    which plan c, s and e were made of
-//!     new                     what is being made for a remote layer, or what a crash left of it
-//!     .<n>                    c, s or e that was replaced while a container may be using it
-//!   trash/<id>                removed snapshots, on their way out
-//! ```
+//! The directories of the snapshots; [`crate::state::layout`] shows what is in them.
 //!
 //! **What is lost is lost loudly.** The files of a local snapshot are made once, durably, before the store knows of the
 //! snapshot; where they are missing later, that is an error. Everything of a remote snapshot can be derived and is made
 //! again when it is needed.
 //!
-//! **Nothing is edited.** c, s and e appear whole, by a rename; one that has to change is exchanged for a new one, and
-//! the old one stays until the snapshot is removed.
+//! **Nothing is edited.** Cover, seal and erase appear whole, by a rename; one that has to change is exchanged for a new
+//! one, and the old one stays until the snapshot is removed.
 //!
-//! **Removal** is a rename into `trash`; the rest happens later, follows no link and stays on this file system.
+//! **Removal** is a rename into the trash; the rest happens later, follows no link and stays on this file system.
 
 mod error;
-mod extras;
 mod flush;
-mod remove;
+mod id_locks;
+mod make;
+mod overlay_content;
+mod overlay_directories;
+mod trash;
 mod usage;
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 pub use error::Error;
 
-use crate::stack::{FS, WORK};
+use super::layout;
+use super::metadata::Usage;
+use crate::overlay::names::{FS, WORK};
+use crate::overlay::plan::Plan;
 use flush::Flusher;
-use remove::Trash;
+use id_locks::IdLocks;
+use make::{make_directory, private_directory, sync};
+use overlay_directories::{Wanted, new_path};
+use trash::Trash;
 
-/// The directories below one root.
-pub struct Tree {
+/// The directories of all snapshots below one root.
+pub struct Directories {
     root: PathBuf,
     snapshots: PathBuf,
     trash: Trash,
     flusher: Flusher,
     /// Whether the file system takes extended attributes of users, which seals need.
     seals: bool,
-    /// Held while c, s and e are made.
-    extras: Mutex<()>,
+    /// Of a snapshot: held while something is made or taken away in its directory.
+    locks: IdLocks,
 }
 
-impl Tree {
+impl Directories {
     /// Makes the state directory, or checks that it is nobody else's to look into: files that are set-uid to root lie
     /// below it. One that is empty, as kubelet makes it for a pod, is closed to others.
     pub fn prepare_root(root: &Path) -> Result<(), Error> {
         private_directory(root)?;
-        private_directory(&root.join("snapshots"))
+        private_directory(&layout::snapshots(root))
     }
 
-    /// Opens the directories below a root that [`Tree::prepare_root`] has seen.
+    /// Opens the directories below a root that [`Directories::prepare_root`] has seen.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let snapshots = root.join("snapshots");
-        let trash = Trash::open(&root.join("trash"))?;
+        let snapshots = layout::snapshots(root);
+        let trash = Trash::open(&layout::trash(root))?;
         let flusher = Flusher::open(&snapshots)?;
-        let seals = extras::takes_user_xattrs(&snapshots)?;
+        let seals = overlay_content::takes_user_xattrs(&snapshots)?;
         if !seals {
             tracing::warn!(
                 root = %root.display(),
                 "the file system takes no extended attributes of users: containerd may read /etc/passwd of a lower layer where an image replaced /etc; use ext4, xfs or btrfs"
             );
         }
-        Ok(Self { root: root.to_owned(), snapshots, trash, flusher, seals, extras: Mutex::new(()) })
+        Ok(Self { root: root.to_owned(), snapshots, trash, flusher, seals, locks: IdLocks::default() })
     }
 
     /// Whether any snapshot has a directory.
     pub fn is_empty(root: &Path) -> Result<bool, Error> {
-        let snapshots = root.join("snapshots");
+        let snapshots = layout::snapshots(root);
         match fs::read_dir(&snapshots) {
             Ok(mut entries) => Ok(entries.next().is_none()),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
@@ -139,18 +134,39 @@ impl Tree {
         if self.link(id).as_deref() == Some(layer) {
             return Ok(());
         }
-        let _guard = extras::lock(&self.extras);
+        let _guard = self.locks.lock(id);
         let directory = self.directory(id);
         match make_directory(&directory, 0o700) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
             result => result?,
         }
         let link = directory.join(FS);
-        let made = self.new_path(id)?;
+        let made = new_path(&directory)?;
         let placed = symlink(layer, &made).and_then(|()| fs::rename(&made, &link));
         placed.map_err(|e| Error::io("make the link", &link, e))?;
         tracing::info!(snapshot = id, layer = %layer.display(), "linked to the layer again");
         Ok(())
+    }
+
+    /// Makes sure that a remote snapshot has the directories that `plan` calls for, and its cover if `cover` asks for it.
+    pub fn ensure_overlay_directories(&self, id: u64, plan: &Plan, cover: bool) -> Result<(), Error> {
+        let shape = plan.shape();
+        let wanted = Wanted { cover: cover || shape.cover, seal: self.seals && shape.seal, erase: shape.erase };
+        overlay_directories::ensure(&self.directory(id), plan, wanted, || self.locks.lock(id))
+    }
+
+    /// Takes away what a crash left of something that was being made for a snapshot.
+    pub fn discard_unfinished(&self, id: u64) -> Result<(), Error> {
+        let directory = self.directory(id);
+        // Without the lock first: there is hardly ever anything.
+        if !overlay_directories::is_unfinished(&directory) {
+            return Ok(());
+        }
+        match self.locks.try_lock(id) {
+            // Somebody makes something, which this may be. The next clean-up looks again.
+            None => Ok(()),
+            Some(_guard) => new_path(&directory).map(drop),
+        }
     }
 
     /// Makes sure that the files of a local snapshot are there; the owner of their root.
@@ -181,7 +197,7 @@ impl Tree {
     }
 
     /// The disk that the files of a local snapshot take. Walks through all of them.
-    pub fn usage(&self, id: u64) -> Result<crate::store::Usage, Error> {
+    pub fn usage(&self, id: u64) -> Result<Usage, Error> {
         self.check_local(id)?;
         usage::of(&self.fs(id))
     }
@@ -216,39 +232,6 @@ impl Tree {
     pub fn root(&self) -> &Path {
         &self.root
     }
-}
-
-/// Makes a directory of mode 0700, or refuses one that others may enter and that has something in it.
-fn private_directory(path: &Path) -> Result<(), Error> {
-    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Ok(()) => {}
-        Err(e) => return Err(Error::io("make", path, e)),
-    }
-    let metadata = fs::metadata(path).map_err(|e| Error::io("look at", path, e))?;
-    let mode = metadata.mode() & 0o777;
-    if !metadata.is_dir() {
-        return Err(Error::io("use", path, ErrorKind::NotADirectory.into()));
-    }
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    let is_empty = fs::read_dir(path).map_err(|e| Error::io("read", path, e))?.next().is_none();
-    // Somebody else who may write there could put something into it meanwhile.
-    if !is_empty || mode & 0o022 != 0 || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(Error::Open { path: path.to_owned(), mode });
-    }
-    tracing::info!(path = %path.display(), mode = format_args!("{mode:o}"), "the new directory is closed to others");
-    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|e| Error::io("change the mode of", path, e))
-}
-
-/// Makes a directory whose mode does not depend on the umask.
-fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
-    DirBuilder::new().mode(mode).create(path).map_err(|e| Error::io("make", path, e))?;
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|e| Error::io("change the mode of", path, e))
-}
-
-fn sync(directory: &Path) -> Result<(), Error> {
-    File::open(directory).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", directory, e))
 }
 
 #[cfg(test)]

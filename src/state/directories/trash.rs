@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 
-use super::{Error, extras, make_directory};
-use crate::removal::Remover;
+use super::error::Error;
+use super::make::make_directory;
+use crate::sys::remove_tree::Remover;
 
 /// The directory of removed snapshots, and the thread that empties it.
 pub(super) struct Trash {
@@ -83,7 +84,7 @@ impl Trash {
 impl Bin {
     /// Deletes all there is; the first error, after having tried everything.
     fn empty(&self) -> Result<(), Error> {
-        let _guard = extras::lock(&self.emptying);
+        let _guard = self.emptying.lock().unwrap_or_else(PoisonError::into_inner);
         let io = |e: io::Error| Error::io("empty", &self.path, e);
         let top = File::open(&self.path).map_err(io)?;
         let mut remover = Remover::new(top.as_fd());

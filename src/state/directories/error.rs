@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::remedy::remedy;
+use crate::sys::disk_error::remedy;
 
 /// A directory of a snapshot could not be made, read or removed.
 #[derive(Debug, thiserror::Error)]

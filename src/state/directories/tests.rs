@@ -1,19 +1,22 @@
 use std::os::unix::fs::FileTypeExt;
 
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
-use crate::markers::{Attributes, Plan};
+use crate::overlay::plan::Attributes;
 
 struct Scratch {
     directory: tempfile::TempDir,
-    tree: Tree,
+    tree: Directories,
 }
 
 impl Scratch {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("root");
-        Tree::prepare_root(&root).unwrap();
-        let tree = Tree::open(&root).unwrap();
+        Directories::prepare_root(&root).unwrap();
+        let tree = Directories::open(&root).unwrap();
         Self { directory, tree }
     }
 
@@ -36,12 +39,12 @@ fn me() -> (u32, u32) {
 fn a_root_that_others_may_enter_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("r");
-    Tree::prepare_root(&root).unwrap();
+    Directories::prepare_root(&root).unwrap();
     assert_eq!((mode(&root), mode(&root.join("snapshots"))), (0o700, 0o700));
     fs::create_dir(root.join("snapshots/1")).unwrap();
     for open in [&root, &root.join("snapshots")] {
         fs::set_permissions(open, Permissions::from_mode(0o711)).unwrap();
-        assert!(matches!(Tree::prepare_root(&root), Err(Error::Open { mode: 0o711, .. })));
+        assert!(matches!(Directories::prepare_root(&root), Err(Error::Open { mode: 0o711, .. })));
         fs::set_permissions(open, Permissions::from_mode(0o700)).unwrap();
     }
 }
@@ -52,7 +55,7 @@ fn a_new_root_that_others_may_enter_is_closed() {
     let root = directory.path().join("r");
     fs::create_dir(&root).unwrap();
     fs::set_permissions(&root, Permissions::from_mode(0o755)).unwrap();
-    Tree::prepare_root(&root).unwrap();
+    Directories::prepare_root(&root).unwrap();
     assert_eq!(mode(&root), 0o700);
 }
 
@@ -109,7 +112,7 @@ fn cover_seal_and_erase_are_what_the_plan_says() {
     let scratch = Scratch::new();
     let tree = &scratch.tree;
     tree.create_remote(3, &scratch.layer()).unwrap();
-    tree.ensure_extras(3, &plan(), false).unwrap();
+    tree.ensure_overlay_directories(3, &plan(), false).unwrap();
     let directory = tree.directory(3);
     let cover = directory.join("c");
     for whiteout in ["d/e/.wh.x", "d/e/x", ".cvmfscatalog"].map(|name| cover.join(name)) {
@@ -132,19 +135,19 @@ fn what_is_missing_is_made_again_and_what_is_there_is_not_touched() {
     let scratch = Scratch::new();
     let tree = &scratch.tree;
     tree.create_remote(3, &scratch.layer()).unwrap();
-    tree.ensure_extras(3, &plan(), false).unwrap();
+    tree.ensure_overlay_directories(3, &plan(), false).unwrap();
     let directory = tree.directory(3);
     let inode = |name: &str| fs::metadata(directory.join(name)).unwrap().ino();
     let cover = inode("c");
     fs::remove_dir_all(directory.join("e")).unwrap();
-    tree.ensure_extras(3, &plan(), false).unwrap();
+    tree.ensure_overlay_directories(3, &plan(), false).unwrap();
     assert_eq!(inode("c"), cover);
     assert!(directory.join("e/o").symlink_metadata().is_ok());
 
     let names = || fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     assert!(names().all(|name| !name.starts_with('.') && name != "new"), "nothing is left beside them");
     let other = Plan { whiteouts: vec![b"other".to_vec()], ..plan() };
-    tree.ensure_extras(3, &other, false).unwrap();
+    tree.ensure_overlay_directories(3, &other, false).unwrap();
     assert!(directory.join("c/other").symlink_metadata().is_ok());
     let kept = names()
         .filter(|name| name.starts_with('.'))
@@ -159,12 +162,12 @@ fn nothing_of_an_earlier_plan_counts_as_made_of_a_later_one() {
     tree.create_remote(3, &layer).unwrap();
     let there = |name: &str| tree.directory(3).join(name).symlink_metadata().is_ok();
     let before = Plan { whiteouts: vec![b"gone".to_vec()], ..plan() };
-    tree.ensure_extras(3, &before, true).unwrap();
+    tree.ensure_overlay_directories(3, &before, true).unwrap();
     assert!(there("c/gone"));
     // The layer was published anew: it deletes nothing, but has an opaque directory, which asks for other ones.
     let after = Plan { whiteouts: vec![], ..plan() };
-    tree.ensure_extras(3, &after, false).unwrap();
-    tree.ensure_extras(3, &after, true).unwrap();
+    tree.ensure_overlay_directories(3, &after, false).unwrap();
+    tree.ensure_overlay_directories(3, &after, true).unwrap();
     assert!(!there("c/gone"));
 }
 
@@ -175,12 +178,12 @@ fn what_was_made_of_a_later_plan_in_part_does_not_count_as_made_of_the_earlier_o
     tree.create_remote(3, &layer).unwrap();
     let there = |name: &str| tree.directory(3).join(name).symlink_metadata().is_ok();
     let before = Plan { whiteouts: vec![b"before".to_vec()], ..plan() };
-    tree.ensure_extras(3, &before, true).unwrap();
+    tree.ensure_overlay_directories(3, &before, true).unwrap();
     // As a full disk or a crash would have it.
     let after = Plan { whiteouts: vec![b"after".to_vec()], erased: vec![vec![b'x'; 300]], ..plan() };
-    tree.ensure_extras(3, &after, true).unwrap_err();
+    tree.ensure_overlay_directories(3, &after, true).unwrap_err();
     assert!(there("c/after"));
-    tree.ensure_extras(3, &before, true).unwrap();
+    tree.ensure_overlay_directories(3, &before, true).unwrap();
     assert!(there("c/before") && !there("c/after"));
 }
 
@@ -194,7 +197,7 @@ fn what_a_crash_left_half_made_is_taken_away() {
     fs::create_dir_all(replaced.join("in/use")).unwrap();
     let crash = || fs::create_dir_all(new.join("some/thing")).unwrap();
     crash();
-    tree.ensure_extras(3, &plan(), true).unwrap();
+    tree.ensure_overlay_directories(3, &plan(), true).unwrap();
     assert!(!new.exists() && directory.join("c/d/e").is_dir());
     crash();
     tree.ensure_link(3, &layer.join("moved")).unwrap();
@@ -215,11 +218,11 @@ fn a_layer_without_markers_has_a_cover_only_where_it_is_asked_for() {
     let scratch = Scratch::new();
     let tree = &scratch.tree;
     tree.create_remote(3, &scratch.layer()).unwrap();
-    tree.ensure_extras(3, &Plan::default(), false).unwrap();
+    tree.ensure_overlay_directories(3, &Plan::default(), false).unwrap();
     assert!(!tree.directory(3).join("c").exists());
     let (uid, gid) = me();
     let plan = Plan { root: Attributes { mode: 0o755, uid, gid, ..Attributes::default() }, ..Plan::default() };
-    tree.ensure_extras(3, &plan, true).unwrap();
+    tree.ensure_overlay_directories(3, &plan, true).unwrap();
     assert!(tree.directory(3).join("c/.cvmfscatalog").symlink_metadata().is_ok());
 }
 

@@ -13,8 +13,8 @@ use super::error::Error;
 pub(super) struct Flusher {
     /// That of the snapshots.
     directory: File,
-    /// Snapshots with a lesser id may have lost files. Locked while the disk is written to, so that of two who wait for
-    /// that the other one hears of a failure as well.
+    /// Snapshots with a lesser id may have lost files. Locked while the disk is written to, so a second waiter also sees the
+    /// failure.
     lost_below: Mutex<u64>,
 }
 

@@ -15,9 +15,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
-use super::Error;
-use crate::beneath;
-use crate::store::Usage;
+use super::error::Error;
+use crate::state::metadata::Usage;
+use crate::sys::{beneath, errno};
 
 /// `st_blocks` counts in this unit, whatever the file system's block size is (stat(2)).
 const BLOCK: u64 = 512;
@@ -73,7 +73,7 @@ fn measure(directory: &Path) -> nix::Result<Usage> {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => continue,
             Err(e) => return Err(e),
         };
-        let mut listing = Dir::from_fd(opened.try_clone().map_err(|e| errno(&e))?)?;
+        let mut listing = Dir::from_fd(opened.try_clone().map_err(|e| errno::of(&e))?)?;
         let opened = Rc::new(opened);
         let below = match path.as_os_str().len() > PATH_BYTES {
             true => (opened.clone(), tops + 1, Path::new("").into()),
@@ -108,8 +108,4 @@ fn measure(directory: &Path) -> nix::Result<Usage> {
 
 fn is_directory(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR
-}
-
-fn errno(error: &std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or_default())
 }

@@ -1,0 +1,217 @@
+//! Prepare and View: makes a snapshot, or finds that its layer lies in a repository.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::Error;
+use super::in_flight::InFlight;
+use super::mounting;
+use super::plans::{PlanError, estimate, plan, stacked};
+use super::resolve::Resolver;
+use crate::containerd::key;
+use crate::containerd::label::{self, Labels};
+use crate::digest::Digest;
+use crate::in_place::{self, Candidate, LayerLocation, Refusal, Refusals, Repositories, Request, Source};
+use crate::overlay::mount::{Mount, fits};
+use crate::state::State;
+use crate::state::metadata::{self, Created, Kind, New, NewKind, Reader, Snapshot, StoredPlan};
+
+/// What a Prepare came to.
+#[derive(Debug)]
+pub enum Prepared {
+    /// A snapshot was made; it is mounted so.
+    Mount(Mount),
+    /// The result of the extraction is there: nothing needs to be extracted.
+    Existing {
+        /// The chain ID that was asked for.
+        target: String,
+    },
+}
+
+/// What a snapshot is made with.
+pub(super) struct Preparation<'a> {
+    pub state: &'a State,
+    pub repositories: &'a Arc<Repositories>,
+    pub limit: Duration,
+    pub in_flight: &'a InFlight,
+}
+
+/// A layer is not used in place.
+enum NotUsed {
+    /// It is downloaded.
+    Refused(Refusal),
+    /// The request fails.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for NotUsed {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Preparation<'_> {
+    /// Makes an active snapshot, unless what it is for exists.
+    pub(super) fn prepare(&self, key: &str, parent: &str, labels: Labels) -> Result<Prepared, Error> {
+        let (reader, chain) = self.check_new(key, parent, &labels)?;
+        if let Some(request) = Request::new(key, parent, &labels)? {
+            match self.use_in_place(&reader, &request, &chain)? {
+                Ok(()) => return Ok(Prepared::Existing { target: request.target.to_string() }),
+                Err(refusals) => {
+                    let (image, layer) = (request.image(), request.layer().ok());
+                    let layer = layer.map(tracing::field::display);
+                    let (reason, refusal) = (refusals.to_string(), refusals.name());
+                    tracing::info!(layer, image, refusal, reason, "layer is downloaded");
+                }
+            }
+        }
+        self.make(reader, key, labels, &chain, NewKind::Active, parent).map(Prepared::Mount)
+    }
+
+    /// Makes an ordinary snapshot.
+    pub(super) fn create(&self, key: &str, parent: &str, labels: Labels, kind: NewKind<'_>) -> Result<Mount, Error> {
+        let (reader, chain) = self.check_new(key, parent, &labels)?;
+        self.make(reader, key, labels, &chain, kind, parent)
+    }
+
+    /// The checks that come before anything else; the store as it is now, and the chain of the parent.
+    fn check_new(&self, key: &str, parent: &str, labels: &Labels) -> Result<(Reader, Vec<Snapshot>), Error> {
+        label::check(labels)?;
+        if key.is_empty() {
+            return Err(Error::Invalid("a snapshot needs a key".to_owned()));
+        }
+        let reader = self.state.metadata.read()?;
+        if reader.find(key)?.is_some() {
+            return Err(metadata::Error::Exists(key.to_owned()).into());
+        }
+        let chain = reader.chain(parent)?;
+        Ok((reader, chain))
+    }
+
+    fn make(
+        &self,
+        reader: Reader,
+        key: &str,
+        labels: Labels,
+        chain: &[Snapshot],
+        kind: NewKind<'_>,
+        parent: &str,
+    ) -> Result<Mount, Error> {
+        let Self { state, repositories, limit, .. } = self;
+        let resolved = Resolver { state, repositories, limit: *limit }.resolve(reader, chain)?;
+        let making = self.in_flight.begin(state)?;
+        let id = making.id();
+        let is_active = matches!(kind, NewKind::Active);
+        if is_active || parent.is_empty() {
+            // Labels of an extraction come from the image, and what is extracted is for every image with this layer.
+            let mapped = if key::extraction_target(key).is_some() { None } else { mapped_owner(&labels) };
+            if mapped.is_some() {
+                tracing::warn!(
+                    key,
+                    "a container in a user namespace: this is not supported, and containerd copies its whole image; on containerd 2 name the capability \"only-remap-ids\" to have it fail at once"
+                );
+            }
+            state.directories.create_local(id, mapped.or(resolved.owner), is_active)?;
+        }
+        // Before it is stored: a snapshot that cannot be mounted does not come to be.
+        let mounted_as = if is_active { Kind::Active } else { Kind::View };
+        let mount = mounting::mount(&state.directories, id, key, mounted_as, &resolved.layers)?;
+        making.store(New { id, key, parent, labels, kind })?;
+        Ok(mount)
+    }
+
+    /// Looks for the layer, and commits a snapshot for it if it can be used in place.
+    fn use_in_place(
+        &self,
+        reader: &Reader,
+        request: &Request<'_>,
+        chain: &[Snapshot],
+    ) -> Result<Result<(), Refusals>, Error> {
+        let layer = match request.layer() {
+            Ok(layer) => layer,
+            Err(refusal) => return Ok(Err(Refusals::Request(refusal))),
+        };
+        let deadline = Instant::now() + self.limit;
+        if let Some(existing) = reader.existing(&request.target.to_string(), request.parent)? {
+            return Ok(self.prove(&existing, layer, request, chain, deadline).map_err(Refusals::Request));
+        }
+        let mut refusals = Vec::new();
+        for source in self.repositories.iter() {
+            let name = source.repository.name();
+            match self.try_repository(reader, source, layer, request, chain, deadline) {
+                Ok(()) => {
+                    tracing::info!(%layer, image = request.image(), repository = name, "layer is used in place");
+                    return Ok(Ok(()));
+                }
+                Err(NotUsed::Refused(refusal)) => refusals.push((name.to_owned(), refusal)),
+                Err(NotUsed::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(Err(Refusals::of_repositories(refusals)))
+    }
+
+    fn prove(
+        &self,
+        existing: &Snapshot,
+        layer: Digest,
+        request: &Request<'_>,
+        chain: &[Snapshot],
+        deadline: Instant,
+    ) -> Result<(), Refusal> {
+        let link = self.state.directories.link(existing.id);
+        in_place::prove(existing, link, layer, || request.expected(chain), self.repositories, deadline)
+    }
+
+    /// Tries one repository.
+    fn try_repository(
+        &self,
+        reader: &Reader,
+        source: &Arc<Source>,
+        layer: Digest,
+        request: &Request<'_>,
+        chain: &[Snapshot],
+        deadline: Instant,
+    ) -> Result<(), NotUsed> {
+        let Self { state, .. } = self;
+        let refused = NotUsed::Refused;
+        let examined = in_place::examine(source, layer, &request.expected(chain), chain.is_empty(), deadline);
+        let Candidate { identity } = examined.map_err(refused)?;
+        let stored = |layer| reader.plan(layer).ok().flatten().map(|plan| plan.identity);
+        in_place::look_ahead(source, layer, &identity, request, stored, self.limit);
+        let at = LayerLocation { source, identity };
+        let plan = match plan(state, reader, layer, &at, deadline) {
+            Ok(plan) => plan,
+            Err(PlanError::Walk(error)) => return Err(refused(Refusal::Markers(error))),
+            Err(PlanError::Metadata(error)) => return Err(error.into()),
+        };
+        let making = self.in_flight.begin(state)?;
+        let id = making.id();
+        let mut layers = vec![stacked(state, id, layer, &plan)];
+        layers.extend(estimate(state, reader, chain)?);
+        fits(state.directories.snapshots(), &layers, request.layers_above().count())
+            .map_err(|error| refused(Refusal::TooManyLayers(error)))?;
+        let made = state.directories.create_remote(id, &source.repository.layer_directory(layer));
+        // What the layer asks for may be more than this file system can do, and a download asks for less of it.
+        made.and_then(|()| state.directories.ensure_overlay_directories(id, &plan, false))
+            .map_err(|error| refused(Refusal::CannotHide(Arc::new(error))))?;
+        let target = request.target.to_string();
+        let new = New {
+            id,
+            key: request.key,
+            parent: request.parent,
+            labels: request.labels.clone(),
+            kind: NewKind::Remote { layer, target: &target, plan: &StoredPlan::new(at.identity, &plan) },
+        };
+        match making.store(new)? {
+            Created::New(_) => Ok(()),
+            // Somebody else was faster, maybe with another layer for the same target.
+            Created::Existing(existing) => self.prove(&existing, layer, request, chain, deadline).map_err(refused),
+        }
+    }
+}
+
+/// The owner that a container in a user namespace has for root.
+fn mapped_owner(labels: &Labels) -> Option<(u32, u32)> {
+    let root = |name| labels.get(name).and_then(|mapping| label::mapped_root(mapping));
+    root(label::UID_MAPPING).zip(root(label::GID_MAPPING))
+}
