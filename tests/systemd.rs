@@ -1,7 +1,8 @@
 //! Life with systemd: what it does with the daemon, and what the daemon tells it. No systemd is needed.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -93,8 +94,13 @@ impl Scratch {
     }
 
     fn is_healthy(&self) -> bool {
+        self.is_healthy_by(&self.path("config.toml"))
+    }
+
+    /// Asked with this configuration file.
+    fn is_healthy_by(&self, config: &Path) -> bool {
         let mut command = Command::new(PROGRAM);
-        command.arg("health").arg("--config").arg(self.path("config.toml")).arg("--address").arg(self.path("s.sock"));
+        command.arg("health").arg("--config").arg(config).arg("--address").arg(self.path("s.sock"));
         command.output().unwrap().status.success()
     }
 
@@ -107,6 +113,50 @@ impl Scratch {
 
 fn repository(name: &str, path: &Path) -> String {
     format!("[[repositories]]\nname = '{name}'\npath = '{}'\nkind = 'directory'\n", path.display())
+}
+
+#[test]
+fn it_is_not_ready_before_it_has_answered_itself() {
+    let mut scratch = Scratch::new(&repository("none", Path::new("/nonexistent")));
+    let listener = UnixListener::bind(scratch.path("s.sock")).unwrap();
+    std::fs::rename(scratch.path("s.sock"), scratch.path("elsewhere")).unwrap();
+    scratch.start(Some(listener), None);
+    scratch.wait_for_log("the daemon does not answer itself", 1);
+    std::fs::rename(scratch.path("elsewhere"), scratch.path("s.sock")).unwrap();
+    assert_eq!(scratch.told(), "READY=1");
+    assert!(scratch.log().contains("the daemon answers itself now"), "told before that: {}", scratch.log());
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_now_holds_nobody_up() {
+    let config = repository("none", Path::new("/nonexistent"));
+    let mut scratch = Scratch::new(&config);
+    let other = scratch.path("other.toml");
+    std::fs::copy(scratch.path("config.toml"), &other).unwrap();
+    scratch.start(None, None);
+    assert_eq!(scratch.told(), "READY=1");
+    // As a file on a server that does not answer: whoever reads it waits.
+    std::fs::remove_file(scratch.path("config.toml")).unwrap();
+    nix::unistd::mkfifo(&scratch.path("config.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    scratch.signal(Signal::SIGHUP);
+    let begin = Instant::now();
+    let mut pipe = loop {
+        let opened =
+            std::fs::File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(scratch.path("config.toml"));
+        match opened {
+            Ok(pipe) => break pipe,
+            // Nobody reads it yet.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begin.elapsed() < LIMIT, "it does not read: {}", scratch.log());
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(scratch.is_healthy_by(&other), "{}", scratch.log());
+    pipe.write_all(config.as_bytes()).unwrap();
+    drop(pipe);
+    scratch.wait_for_log("the configuration was reloaded", 1);
+    assert_eq!(scratch.stop(), Some(0));
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub(super) async fn ready(address: &Path) {
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
+    if logged.is_some() {
+        tracing::info!("the daemon answers itself now");
+    }
     tell(&[NotifyState::Ready]);
 }
 
