@@ -175,6 +175,35 @@ fn the_messages_of_the_troubleshooting_page_are_those_of_the_code() {
     assert!(count > 50, "only {count} messages were found");
 }
 
+/// The names of functions and modules in a test program.
+fn names(program: &str) -> Option<String> {
+    let one = root().join("tests").join(format!("{program}.rs"));
+    let folder = root().join("tests").join(program);
+    let files = if one.exists() { vec![one] } else { files(&folder, "rs") };
+    let name = Regex::new(r"(?m)^\s*(?:fn|mod) (\w+)").expect("a pattern");
+    let code = files.iter().map(|file| read(file)).collect::<String>();
+    (!files.is_empty()).then(|| name.captures_iter(&code).map(|name| format!("{} ", &name[1])).collect())
+}
+
+#[test]
+fn the_tests_that_documents_name_exist() {
+    let command = Regex::new(r"cargo test --(?:locked --)?test (\w+)((?: [\w-]+)*)").expect("a pattern");
+    let mut count = 0;
+    for document in files(root(), "md") {
+        // A command may be broken over two lines.
+        let text = read(&document).replace("\n  ", " ");
+        for found in command.captures_iter(&text) {
+            let (program, filters) = (&found[1], &found[2]);
+            let names = names(program).unwrap_or_else(|| panic!("{}: no test program {program}", document.display()));
+            for filter in filters.split_whitespace().filter(|word| !word.starts_with('-')) {
+                count += 1;
+                assert!(names.contains(filter), "{}: {program} has no test {filter}", document.display());
+            }
+        }
+    }
+    assert!(count > 15, "only {count} filters were found");
+}
+
 #[test]
 fn actions_of_workflows_are_pinned_by_commit() {
     let uses = Regex::new(r"uses:\s*(.*)").expect("a pattern");
