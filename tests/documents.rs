@@ -222,6 +222,19 @@ fn actions_of_workflows_are_pinned_by_commit() {
     assert!(workflows.len() >= 2 && versions.len() >= 4, "{workflows:?} {versions:?}");
 }
 
+#[test]
+fn workflows_build_with_the_rust_of_the_manifest() {
+    let image = Regex::new(r"rust:([\d.]+)-bookworm").expect("a pattern");
+    let mut count = 0;
+    for workflow in files(&root().join(".github/workflows"), "yml") {
+        for found in image.captures_iter(&read(&workflow)) {
+            count += 1;
+            assert_eq!(&found[1], env!("CARGO_PKG_RUST_VERSION"), "{}", workflow.display());
+        }
+    }
+    assert!(count >= 2, "only {count} images were found");
+}
+
 /// In a copy, so that the changelog can have a date.
 #[test]
 fn the_notes_of_a_release_are_its_section_of_the_changelog() {

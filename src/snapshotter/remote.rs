@@ -52,7 +52,7 @@ impl<'a> Request<'a> {
         let name = [label::LAYER_DIGEST, label::STARGZ_DIGEST].into_iter().find_map(|l| self.labels.get(l));
         let Some(digest) = name else {
             return Err(format!(
-                "the client sent no label {}: see the README on containerd's configuration",
+                "the client sent no label {}: compare containerd's configuration with what `containerd-config` prints",
                 label::LAYER_DIGEST
             ));
         };
