@@ -44,6 +44,8 @@ lint:
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo check --manifest-path fuzz/Cargo.toml --locked --target-dir target
 	test -z "$$(gofmt -l tools tests/conformance)"
+	tools/build actionlint
+	build/tools/actionlint/bin/actionlint .github/workflows/*.yml
 	cd tests/conformance && go vet ./...
 	if command -v cargo-deny >/dev/null; then cargo deny check; fi
 	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci vm-tests | xargs shellcheck; fi

@@ -1,5 +1,5 @@
 //! The main path with every client on every containerd: pull without a layer from the registry, run, look at the files,
-//! remove, and nothing is left. Prints the table that the README shows, and checks that it does.
+//! remove, and nothing is left. Prints the table that docs/install.md shows, and checks that it does.
 //!
 //! Ignored unless asked for, as it takes a while and containerd 1.7 besides what the other tests need:
 //! `make test-matrix`.
@@ -200,7 +200,7 @@ fn heading(client: Client) -> String {
 
 #[test]
 #[ignore = "long: make test-matrix"]
-fn the_table_of_the_readme_is_true() {
+fn the_table_of_the_documents_is_true() {
     if common::cannot_run() {
         return;
     }
@@ -230,6 +230,7 @@ fn the_table_of_the_readme_is_true() {
     }
     println!("\n{table}");
     assert!(failed.is_empty(), "{failed:?}");
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("README.md");
-    assert!(readme.contains(&table), "README.md has another table: put the one above there");
+    let page = "docs/install.md";
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect(page);
+    assert!(text.contains(&table), "{page} has another table: put the one above there");
 }

@@ -1,4 +1,4 @@
-//! Whether what the README tells people to write and to type works.
+//! Whether what the README and the pages in `docs` tell people to write and to type works.
 
 mod common;
 mod mock_support;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use common::blocks::{self, blocks, read};
+use common::blocks::{blocks, blocks_of, read};
 use common::containerd::{Containerd, Nerdctl, Snapshotter, Version};
 use common::daemon::{self, Daemon};
 use common::image::{Entry, Image};
@@ -18,12 +18,50 @@ use common::output::{Output, run};
 use common::registry::Registry;
 use common::sandbox::Sandbox;
 
-fn readme() -> String {
-    read("README.md")
-}
+/// How the blocks of each document are tested. A block that is not run says why here.
+const KNOWN: [(&str, &[&str]); 17] = [
+    // By hand: Nix is not there.
+    ("README.md", &["make", "by hand", "picture"]),
+    ("ARCHITECTURE.md", &["picture", "text"]),
+    ("CONTRIBUTING.md", &[]),
+    ("CHANGELOG.md", &[]),
+    ("SECURITY.md", &[]),
+    ("docs/cernvm-fs.md", &["text"]),
+    ("docs/configuration.md", &["config check"]),
+    ("docs/contract.md", &["text"]),
+    ("docs/design.md", &[]),
+    // By hand: they install on this machine, or are for NixOS.
+    ("docs/install.md", &["by hand", "containerd 1", "containerd 2", "shell: use", "shell: switch"]),
+    // Those with these names are read by the tests in tests/kubernetes.
+    (
+        "docs/kubernetes.md",
+        &["make", "not here", "containerd: overlayfs on request", "containerd: on request", "migration"],
+    ),
+    ("docs/limits.md", &[]),
+    // By hand: as in the README.
+    ("docs/nix.md", &["by hand"]),
+    ("docs/nixos-options.md", &[]),
+    ("docs/publishing.md", &["config check", "shell: publish"]),
+    ("docs/reliability.md", &["make"]),
+    // Text: each line has a name to fill in.
+    ("docs/troubleshooting.md", &["text"]),
+];
 
-fn blocks_of(kind: &str) -> Vec<String> {
-    blocks::blocks_of("README.md", kind)
+/// All documents for people, and how their blocks may be tested.
+fn documents() -> Vec<(String, &'static [&'static str])> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = Vec::new();
+    for folder in ["", "docs/"] {
+        for entry in fs::read_dir(root.join(folder)).expect("a folder") {
+            let name = format!("{folder}{}", entry.expect("an entry").file_name().to_string_lossy());
+            if name.ends_with(".md") {
+                let known = KNOWN.iter().find(|(known, _)| *known == name);
+                let (_, kinds) = known.unwrap_or_else(|| panic!("{name} is new: say how its blocks are tested"));
+                documents.push((name, *kinds));
+            }
+        }
+    }
+    documents
 }
 
 fn program(args: &[&str]) -> String {
@@ -38,20 +76,18 @@ fn parse(text: &str) -> toml::Table {
 
 #[test]
 fn every_block_is_tested() {
-    let known = ["make", "by hand", "config check", "containerd 1", "containerd 2", "shell"];
-    for block in blocks("README.md") {
-        assert!(known.contains(&block.run.as_str()), "{}", block.run);
-    }
-    // Those with these names are read by the tests in tests/kubernetes.
-    let known = ["make", "not here", "containerd: overlayfs on request", "containerd: on request", "migration"];
-    for block in blocks("docs/kubernetes.md") {
-        assert!(known.contains(&block.run.as_str()), "{}", block.run);
-    }
-    let makefile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile")).expect("Makefile");
-    let targets = blocks_of("make").concat() + &blocks::blocks_of("docs/kubernetes.md", "make").concat();
-    for line in targets.lines() {
-        let target = line.strip_prefix("make ").expect("make");
-        assert!(makefile.contains(&format!("\n{target}:")), "{target}");
+    let makefile = read("Makefile");
+    let documents = documents();
+    assert!(documents.len() > 10, "{documents:?}");
+    for (document, kinds) in documents {
+        let blocks = blocks(&document);
+        for block in &blocks {
+            assert!(kinds.contains(&block.run.as_str()), "{document}: {:?} is not tested", block.run);
+        }
+        for line in blocks.iter().filter(|block| block.run == "make").flat_map(|block| block.text.lines()) {
+            let target = line.strip_prefix("make ").and_then(|words| words.split(' ').next()).expect("make");
+            assert!(makefile.contains(&format!("\n{target}:")), "{document}: {target}");
+        }
     }
 }
 
@@ -60,16 +96,16 @@ fn the_configuration_is_valid_and_complete() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("config.toml");
     let path = file.to_str().expect("ASCII");
-    let blocks = blocks_of("config check");
-    for block in &blocks {
+    let complete = blocks_of("docs/configuration.md", "config check");
+    for block in complete.iter().chain(&blocks_of("docs/publishing.md", "config check")) {
         fs::write(&file, block).expect("a file");
         program(&["--config", path, "config", "check"]);
     }
     fs::write(&file, "").expect("a file");
     let defaults = parse(&program(&["--config", path, "config", "dump"]));
-    let mut shown = parse(&blocks[0]);
+    let mut shown = parse(&complete[0]);
     shown["repositories"].as_array_mut().expect("repositories").truncate(1);
-    assert_eq!(shown, defaults, "what the README calls the defaults");
+    assert_eq!(shown, defaults, "what the page calls the defaults");
 }
 
 #[test]
@@ -80,7 +116,7 @@ fn the_blocks_for_containerd_are_what_we_print_and_containerd_reads_them() {
     let ours = file.to_str().expect("ASCII");
     let versions = [("1", "1.7", [Version::V1_6, Version::V1_7]), ("2", "2", [Version::V2_3, Version::V2_4])];
     for (name, flag, versions) in versions {
-        let block = blocks_of(&format!("containerd {name}")).concat();
+        let block = blocks_of("docs/install.md", &format!("containerd {name}")).concat();
         assert_eq!(block, program(&["--config", ours, "containerd-config", "--for", flag]));
         let theirs = dir.path().join("containerd.toml");
         fs::write(&theirs, &block).expect("a file");
@@ -96,7 +132,7 @@ fn the_blocks_for_containerd_are_what_we_print_and_containerd_reads_them() {
             // Later ones turn it into their own.
             told.remove("version");
             if version == Version::V1_6 {
-                // 1.6.20 does not know it yet, as the README says.
+                // 1.6.20 does not know it yet, as the page says.
                 told["proxy_plugins"]["cvmfs-snapshotter"].as_table_mut().expect("a table").remove("exports");
             }
             assert!(contains(&Value::Table(parse(&dump)), &Value::Table(told)), "{version:?}: {dump}");
@@ -106,9 +142,9 @@ fn the_blocks_for_containerd_are_what_we_print_and_containerd_reads_them() {
 
 #[test]
 fn the_matrix_is_about_the_pinned_versions() {
-    let readme = readme();
-    let heading = readme.lines().find(|line| line.starts_with("| | containerd")).expect("the table");
-    let cells = readme.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.split('|').nth(1));
+    let page = read("docs/install.md");
+    let heading = page.lines().find(|line| line.starts_with("| | containerd")).expect("the table");
+    let cells = page.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.split('|').nth(1));
     let rows = cells.map(str::trim).collect::<Vec<_>>();
     for (tool, program) in [
         ("containerd-1.7", "containerd"),
@@ -168,8 +204,8 @@ fn what_it_tells_to_type_works() {
     let mut daemon = Daemon::start(&sandbox, &config);
     let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &registry);
 
-    // What the tests use is what the README says, and more.
-    let told = blocks_of("containerd 2").concat();
+    // What the tests use is what the page says, and more.
+    let told = blocks_of("docs/install.md", "containerd 2").concat();
     let told = told.replace("/run/containerd-cvmfs-grpc/containerd-cvmfs-grpc.sock", &path(&daemon.socket()));
     let told = parse(&told.replace("/var/lib/containerd-cvmfs-grpc", &path(&daemon.root())));
     let used = parse(&fs::read_to_string(containerd.dir().join("config.toml")).expect("the configuration"));
@@ -185,20 +221,21 @@ fn what_it_tells_to_type_works() {
         let search = format!("{bin}:/usr/sbin:/usr/bin:/sbin:/bin");
         run("bash", &["-c", &script], &search, Duration::from_secs(120))
     };
-    let [use_it, publish, switch @ ..] = &blocks_of("shell")[..] else { panic!("blocks") };
+    let use_it = blocks_of("docs/install.md", "shell: use").concat();
+    let publish = blocks_of("docs/publishing.md", "shell: publish").concat();
 
-    let output = type_in(use_it).ok();
+    let output = type_in(&use_it).ok();
     assert!(output.contains("content") && output.contains(" 0B "), "{output}");
     assert!(image.layers.iter().all(|layer| registry.asked_for(&layer.digest) == 0), "{:?}", registry.accesses());
 
-    let mut output = type_in(publish);
+    let mut output = type_in(&publish);
     // `nerdctl save` may return before all is written; who reads the message types it again.
     for _ in 0..5 {
         if output.status.success() || !output.stderr.contains("it is cut off") {
             break;
         }
         println!("typed again: {}", output.stderr);
-        output = type_in(publish);
+        output = type_in(&publish);
     }
     output.ok();
     for layer in &image.layers {
@@ -218,14 +255,14 @@ fn what_it_tells_to_type_works() {
     let refused = containerd.nerdctl(Nerdctl::V2_3, &["pull", &reference]).err();
     assert!(refused.contains("already exists"), "{refused}");
     // Also with the steps done too late it works again.
-    for block in switch {
-        type_in(block).ok();
+    for block in blocks_of("docs/install.md", "shell: switch") {
+        type_in(&block).ok();
     }
     assert_eq!(left().lines().count(), 1, "{}", left());
-    assert!(type_in(use_it).ok().contains("content"));
+    assert!(type_in(&use_it).ok().contains("content"));
 }
 
-/// What the section on limits says of a dead repository.
+/// What docs/limits.md says of a dead repository.
 #[test]
 fn a_download_is_forced_by_removing_the_images_that_use_the_layers() {
     if common::cannot_run() {

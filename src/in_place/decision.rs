@@ -63,7 +63,8 @@ pub fn prove(
     let proof = || {
         let present = ask(source, layer, deadline)?.ok_or(Refusal::NoProof)?;
         let diff_id = present.diff_id.ok().flatten().filter(|_| verify != Verify::Off);
-        expected().verify(Verify::Required, Ok(Some(diff_id.ok_or(Refusal::NoProof)?)))
+        let diff_id = diff_id.ok_or(Refusal::NoProof)?;
+        Ok(expected().verify(Verify::Required, Ok(Some(diff_id)))?)
     };
     let repository = || source.repository.name().to_owned();
     proof().map_err(|why| Refusal::ExistingUnproved { layer, repository: repository(), why: Box::new(why) })

@@ -4,12 +4,42 @@
 //! diff IDs of another image with any digest of the repository, and so change what everybody gets who pulls that other
 //! image. So the chain ID of the parent and the recorded diff ID have to give the chain ID that is asked for.
 
-use super::refusal::Refusal;
 use crate::config::Verify;
 use crate::containerd::label::{self, Labels};
 use crate::digest::Digest;
 use crate::repository::Fault;
 use crate::state::metadata::Snapshot;
+
+/// A repository's layer is not the one that the image names, or this cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// The layer is another one.
+    #[error(
+        "has it with the diff ID {0}, which is not the one that the image names: the image does not fit its layers, or layers.json of the repository is wrong"
+    )]
+    OtherDiffId(Digest),
+    /// The configuration asks for a diff ID, and there is none.
+    #[error("records no diff ID for it, and the configuration requires one")]
+    NoDiffId,
+    /// The configuration asks for a comparison, and there is nothing to compare with.
+    #[error("cannot be compared with the image: the chain ID of the parent is not known")]
+    ParentUnknown,
+    /// The record cannot be read.
+    #[error("{0}")]
+    Unreadable(Fault),
+}
+
+impl Mismatch {
+    /// Its short name, which never changes: for metrics and scripts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OtherDiffId(_) => "other-diff-id",
+            Self::NoDiffId => "no-diff-id",
+            Self::ParentUnknown => "parent-unknown",
+            Self::Unreadable(fault) => fault.name(),
+        }
+    }
+}
 
 /// The chain IDs of a layer and of those below it.
 pub struct ExpectedChain {
@@ -41,7 +71,7 @@ impl ExpectedChain {
     }
 
     /// Whether a layer with this recorded diff ID is the one that the image names.
-    pub(super) fn verify(&self, verify: Verify, diff_id: Result<Option<Digest>, Fault>) -> Result<(), Refusal> {
+    pub(super) fn verify(&self, verify: Verify, diff_id: Result<Option<Digest>, Fault>) -> Result<(), Mismatch> {
         if verify == Verify::Off {
             return Ok(());
         }
@@ -50,11 +80,11 @@ impl ExpectedChain {
             Parent::Known(parent) => Some(Some(parent)),
             Parent::Unknown => None,
         };
-        match (diff_id.map_err(Refusal::Repository)?, parent, self.target) {
+        match (diff_id.map_err(Mismatch::Unreadable)?, parent, self.target) {
             (Some(diff_id), Some(parent), Some(target)) if diff_id.chain(parent) == target => Ok(()),
-            (Some(diff_id), Some(_), Some(_)) => Err(Refusal::OtherDiffId(diff_id)),
-            (None, ..) if verify == Verify::Required => Err(Refusal::NoDiffId),
-            (Some(_), ..) if verify == Verify::Required => Err(Refusal::ParentUnknown),
+            (Some(diff_id), Some(_), Some(_)) => Err(Mismatch::OtherDiffId(diff_id)),
+            (None, ..) if verify == Verify::Required => Err(Mismatch::NoDiffId),
+            (Some(_), ..) if verify == Verify::Required => Err(Mismatch::ParentUnknown),
             _ => Ok(()),
         }
     }

@@ -13,7 +13,7 @@ mod request;
 mod unavailable;
 
 pub use decision::{Candidate, examine, prove};
-pub use expected_chain::ExpectedChain;
+pub use expected_chain::{ExpectedChain, Mismatch};
 pub use lookahead::look_ahead;
 pub use refusal::{Refusal, Refusals};
 pub use repositories::{LayerLocation, LayerQuery, Repositories, Source};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::expected_chain::Mismatch;
 use super::unavailable::Unavailable;
 use crate::containerd::label;
 use crate::digest::{Digest, InvalidDigest};
@@ -16,7 +17,7 @@ use crate::state::directories;
 pub enum Refusal {
     /// containerd or its client is not configured to say which layer it wants.
     #[error(
-        "the client sent no label {}: containerd is not configured to send it, see `cvmfs-snapshotter containerd-config`",
+        "the client sent no label {}: compare containerd's configuration with what `containerd-config` prints",
         label::LAYER_DIGEST
     )]
     NoDigest,
@@ -32,17 +33,9 @@ pub enum Refusal {
     /// The repository, or the layer in it, cannot be used now.
     #[error("{0}")]
     Repository(Fault),
-    /// The layer is not what the image says.
-    #[error(
-        "has it with the diff ID {0}, which is not the one that the image names: the image does not fit its layers, or layers.json of the repository is wrong"
-    )]
-    OtherDiffId(Digest),
-    /// The configuration asks for a diff ID, and there is none.
-    #[error("records no diff ID for it, and the configuration requires one")]
-    NoDiffId,
-    /// The configuration asks for a comparison, and there is nothing to compare with.
-    #[error("cannot be compared with the image: the chain ID of the parent is not known")]
-    ParentUnknown,
+    /// The layer is not what the image says, or this cannot be told.
+    #[error("{0}")]
+    Mismatch(#[from] Mismatch),
     /// The layers below matter where the archive of this one is silent.
     #[error(
         "has it, but its archive leaves out directories: their owners, modes and times are those of the layers below, which a layer in place cannot show"
@@ -84,9 +77,7 @@ impl Refusal {
             Self::NoRepository => "no-repository",
             Self::Missing => "not-published",
             Self::Repository(fault) => fault.name(),
-            Self::OtherDiffId(_) => "other-diff-id",
-            Self::NoDiffId => "no-diff-id",
-            Self::ParentUnknown => "parent-unknown",
+            Self::Mismatch(mismatch) => mismatch.name(),
             Self::UnlistedDirectories => "unlisted-directories",
             Self::Markers(error) => error.name(),
             Self::TooManyLayers(_) => "too-many-layers",

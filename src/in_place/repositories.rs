@@ -148,7 +148,7 @@ impl Repositories {
                                 found.insert(*layer, LayerLocation { source, identity: present.identity });
                                 continue;
                             }
-                            Err(refusal) => Cause::Refused(refusal),
+                            Err(mismatch) => Cause::Mismatch(mismatch),
                         },
                         Ok(None) => Cause::Missing,
                         Err(fault) => Cause::Fault(fault),

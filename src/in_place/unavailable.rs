@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::refusal::Refusal;
+use super::expected_chain::Mismatch;
 use crate::digest::Digest;
 use crate::markers::WalkError;
 use crate::repository::Fault;
@@ -25,7 +25,7 @@ pub enum Cause {
     /// The repository, or the layer in it, cannot be used.
     Fault(Fault),
     /// What it has is not what the snapshot was made of.
-    Refused(Refusal),
+    Mismatch(Mismatch),
     /// Its deletions cannot be read.
     Markers(WalkError),
     /// What hides its deleted files cannot be read or kept on the local disk.
@@ -37,7 +37,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Missing => f.write_str("does not have it"),
             Self::Fault(fault) => fault.fmt(f),
-            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Mismatch(mismatch) => mismatch.fmt(f),
             Self::Markers(error) => write!(f, "serves the layer, but its deletions cannot be read: {error}"),
             Self::LocalDisk(error) => write!(f, "serves the layer, but this host cannot use it: {error}"),
         }
@@ -56,7 +56,7 @@ impl fmt::Display for Unavailable {
         f.write_str("; remedy: ")?;
         let remedies = self.causes.iter().filter_map(|(_, path, cause)| match cause {
             Cause::Fault(fault) => Some(fault.remedy(path)),
-            Cause::Missing | Cause::Refused(_) | Cause::Markers(_) | Cause::LocalDisk(_) => None,
+            Cause::Missing | Cause::Mismatch(_) | Cause::Markers(_) | Cause::LocalDisk(_) => None,
         });
         match remedies.collect::<Vec<_>>().as_slice() {
             [] => f.write_str("publish the layer again, or remove the image and pull it again"),

@@ -10,7 +10,7 @@ use winnow::prelude::*;
 use winnow::token::{any, one_of, take_while};
 
 use super::eval::{Field, Selector, Test};
-use super::quote::{expected, quoted};
+use super::quote::{expected, is_illegal, quoted};
 
 /// Why an expression is not a filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,11 +146,6 @@ fn is_field(c: char) -> bool {
 
 fn is_operator(c: char) -> bool {
     matches!(c, '=' | '!' | '~')
-}
-
-/// Characters that containerd's scanner refuses wherever they stand: NUL, and what it cannot tell from broken UTF-8.
-pub(super) fn is_illegal(c: char) -> bool {
-    matches!(c, '\0' | char::REPLACEMENT_CHARACTER)
 }
 
 /// Go's `unicode.IsGraphic`, less white space and the comma.

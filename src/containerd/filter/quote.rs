@@ -5,8 +5,6 @@ use winnow::error::{ContextError, StrContext, StrContextValue};
 use winnow::prelude::*;
 use winnow::token::{any, take_while};
 
-use super::parse::is_illegal;
-
 /// What stands between two of `mark`, escapes resolved. Bytes, since `\xHH` and octal escapes can make any.
 pub(super) fn quoted<'i>(mark: char) -> impl ModalParser<&'i str, Vec<u8>, ContextError> {
     let content = repeat(0.., piece(mark)).fold(Vec::new, |mut all: Vec<u8>, piece: Vec<u8>| {
@@ -67,4 +65,9 @@ fn scalar(value: u32) -> Option<Vec<u8>> {
 
 pub(super) fn expected(what: &'static str) -> StrContext {
     StrContext::Expected(StrContextValue::Description(what))
+}
+
+/// Characters that containerd's scanner refuses wherever they stand: NUL, and what it cannot tell from broken UTF-8.
+pub(super) fn is_illegal(c: char) -> bool {
+    matches!(c, '\0' | char::REPLACEMENT_CHARACTER)
 }
