@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::archive::Time;
+use super::entry::Time;
 use super::name::Name;
 
 /// The most memory for all of them, about. An archive of directories compresses well, but a million takes less.

@@ -20,8 +20,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 use xattr::FileExt;
 
-use super::archive::Time;
 use super::deferred::{Deferred, Directories, TooMany};
+use super::entry::Time;
 use super::name::Name;
 use crate::overlay::path::as_path;
 use crate::sys::beneath;

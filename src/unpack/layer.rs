@@ -11,8 +11,9 @@ use std::os::fd::OwnedFd;
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{Gid, Uid};
 
-use super::archive::{Entry, Input, Kind, ReadError, TarReader};
+use super::archive::{Input, TarReader};
 use super::blob::LayerStream;
+use super::entry::{Entry, Kind, ReadError};
 use super::error::{LayerError, quote};
 use super::extract::{Attributes, ExtractError, Root, XattrLost};
 use super::name::Name;

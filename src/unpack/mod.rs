@@ -41,6 +41,7 @@
 mod archive;
 mod blob;
 mod deferred;
+mod entry;
 mod error;
 mod extract;
 mod image;

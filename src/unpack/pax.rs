@@ -2,7 +2,7 @@
 
 use tar_core::PaxExtensions;
 
-use super::archive::{ReadError, Time, malformed};
+use super::entry::{ReadError, Time, malformed};
 
 /// What [`check_pax`] finds besides what the parser gives.
 pub(super) struct Pax {

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use super::archive::{Input, Kind, ReadError, TarReader};
+use super::archive::{Input, TarReader};
 use super::blob::decompress;
+use super::entry::{Kind, ReadError};
 use super::error::Error;
 use crate::digest::Digest;
 
