@@ -79,7 +79,7 @@ fn table(containers: &[Container]) -> String {
         text.push('\n');
     }
     if containers.iter().any(|container| matches!(container.health, Health::Dead(_))) {
-        text.push_str("\nThe dead ones do not recover: start them again (nerdctl restart, kubectl delete pod).\n");
+        text.push_str("\nDead containers do not recover: restart them (nerdctl restart, kubectl delete pod).\n");
     }
     text
 }

@@ -58,7 +58,7 @@ pub(super) fn run(global: &Global) -> ExitCode {
 fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "starting");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // First of all: whoever sees the socket may ask for a stop already.
+    // First of all: a client that sees the socket may send a signal at once.
     let (stop, mut hangup) =
         runtime.block_on(async { Ok::<_, Error>((stop_signal()?, signal(SignalKind::hangup())?)) })?;
     let state = State::open(&config.root)?;
@@ -97,17 +97,17 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
 fn reload(global: &Global, running: &Config, level: &Level, snapshotter: &Snapshotter) {
     let config = match global.load() {
         Ok(config) => config,
-        Err(error) => return tracing::error!(%error, "the configuration is not reloaded, the old one stays in effect"),
+        Err(error) => return tracing::error!(%error, "cannot reload the configuration; the old one stays in effect"),
     };
     let old = snapshotter.repositories();
     let repositories = match configured(&config, Some(&old)) {
         Ok(repositories) => old.change(repositories),
-        Err(error) => return tracing::error!(%error, "the configuration is not reloaded, the old one stays in effect"),
+        Err(error) => return tracing::error!(%error, "cannot reload the configuration; the old one stays in effect"),
     };
     let fixed =
         |config: &Config| (config.address.clone(), config.root.clone(), config.log_format, config.timeouts.markers);
     if fixed(&config) != fixed(running) {
-        tracing::warn!("address, root, log-format and timeouts.markers change at the next start only");
+        tracing::warn!("address, root, log-format and timeouts.markers take effect at the next start only");
     }
     level.set(config.log_level);
     repositories.probe_all();

@@ -1,4 +1,4 @@
-//! Whether what a container stands on still answers.
+//! Whether a container's layers still answer.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -36,7 +36,7 @@ impl Stream for Incoming {
             match std::task::ready!(self.listener.poll_accept(context)) {
                 Ok((stream, _)) => return Poll::Ready(Some(Ok(stream))),
                 Err(error) => {
-                    tracing::error!(%error, "a connection was not accepted");
+                    tracing::error!(%error, "cannot accept a connection; trying again");
                     self.pause = Some(Box::pin(sleep(PAUSE)));
                 }
             }

@@ -71,7 +71,7 @@ pub async fn serve(
     match tokio::time::timeout(DRAIN, serving).await {
         Ok(ended) => Ok(ended?),
         Err(_) => {
-            tracing::warn!(limit = ?DRAIN, "some requests did not end in time");
+            tracing::warn!(limit = ?DRAIN, "some requests did not end in time; containerd repeats them");
             Ok(())
         }
     }

@@ -141,7 +141,7 @@ impl containerd_snapshots::Snapshotter for Service {
         let cleaned = self.run("Cleanup", String::new(), |s, _| {
             if let Err(error) = s.cleanup() {
                 // containerd takes any other answer for a failed garbage collection; it calls again after the next one.
-                tracing::warn!(%error, "clean-up is not complete");
+                tracing::warn!(%error, "clean-up is incomplete; containerd asks again after its next garbage collection");
             }
             Ok(())
         });

@@ -1,4 +1,4 @@
-//! What systemd and the daemon tell each other. Without systemd all of it does nothing.
+//! The protocol between systemd and the daemon. Without systemd all of it does nothing.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -68,7 +68,9 @@ pub(super) async fn watchdog(address: &Path, snapshotter: &Arc<Snapshotter>) {
         ticks.tick().await;
         match tokio::time::timeout(interval, check(address, snapshotter.clone())).await {
             Ok(Ok(())) => tell(&[NotifyState::Watchdog]),
-            Ok(Err(why)) => tracing::error!(why, "the daemon does not work, systemd is not told that it does"),
+            Ok(Err(why)) => {
+                tracing::error!(why, "the daemon does not work, so systemd gets no watchdog ping and will restart it")
+            }
             Err(_) => tracing::error!(limit = ?interval, "the daemon did not answer itself in time"),
         }
     }
@@ -82,6 +84,6 @@ async fn check(address: &Path, snapshotter: Arc<Snapshotter>) -> Result<(), Stri
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd cannot be told about the state of the daemon");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }

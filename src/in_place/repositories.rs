@@ -57,7 +57,7 @@ impl Repositories {
         Self(repositories.into_iter().map(Source::new).collect())
     }
 
-    /// Other repositories, some of which may be among these: of those everything that is known stays known.
+    /// Replaces the repositories. What is known of those that stay is kept.
     #[must_use]
     pub fn change(&self, repositories: Vec<Arc<Repository>>) -> Self {
         let known =

@@ -106,7 +106,7 @@ impl PlanCache {
         }
         let mut walkers = self.walkers.lock().unwrap_or_else(PoisonError::into_inner);
         if known.walks.values().any(|walk| walk.mount != mount) {
-            // Its threads may hang in a mount that was replaced. Whatever they find yet is kept.
+            // Its threads may hang in a mount that was replaced. What they still find is kept.
             known.walks.clear();
             *walkers = Walkers::new(self.repository.clone());
         }

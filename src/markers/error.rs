@@ -52,7 +52,7 @@ pub enum WalkError {
     )]
     TooWide,
     /// Not finished yet; the walk goes on.
-    #[error("looking for its deleted files takes longer than {:.1} s; it goes on, try again later", .0.as_secs_f32())]
+    #[error("its deleted files were not found within {:.1} s; the search continues, try again later", .0.as_secs_f32())]
     TimeOut(Duration),
     /// No thread could be started.
     #[error("cannot start a thread to look for deleted files: {}", .0.desc())]

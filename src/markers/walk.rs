@@ -133,7 +133,7 @@ impl Walkers {
                 };
                 task
             };
-            // A bug must not cost the repository this thread, nor whoever waits for the walk the whole time limit.
+            // A bug must cost neither this thread nor the whole time limit of those who wait.
             if catch_unwind(AssertUnwindSafe(|| self.step(&walk, step))).is_err() {
                 tracing::error!(layer = %walk.layer, "looking for deleted files panicked; please report this");
                 walk.abandon();
@@ -198,7 +198,7 @@ impl Walkers {
             let Some(root) = root else { return };
             let with_xattrs = self.repository.kind() == Kind::Directory;
             let plan = build::plan(&root, &markers, with_xattrs).map(Arc::new);
-            // Before anybody hears of the end: whoever does may unmount the repository at once.
+            // Before a waiter sees the end: it may unmount the repository at once.
             drop(root);
             return walk.end(plan);
         }

@@ -15,7 +15,7 @@ pub enum Fault {
     NotMounted(&'static str),
     /// The process that serves the file system is gone (ENOTCONN).
     Disconnected,
-    /// The client is there, but cannot get at its data (EIO).
+    /// The client is there, but cannot read its data (EIO).
     Unreachable,
     /// No answer for at least this long.
     Hung(Duration),
@@ -68,7 +68,7 @@ impl fmt::Display for Fault {
         match self {
             Self::NotMounted(why) => write!(f, "is not mounted ({why})"),
             Self::Disconnected => f.write_str("is disconnected (its client is not running)"),
-            Self::Unreachable => f.write_str("cannot get at its data (input/output error)"),
+            Self::Unreachable => f.write_str("cannot read its data (input/output error)"),
             Self::Hung(time) => write!(f, "does not answer (waited {:.1} s)", time.as_secs_f32()),
             Self::Slow(time) => write!(f, "is slow (not all answers came within {:.1} s)", time.as_secs_f32()),
             Self::Failed(call, errno) => write!(f, "fails: {call}: {}", errno.desc()),

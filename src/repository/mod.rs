@@ -156,7 +156,7 @@ impl Repository {
 
     /// Asks about layers; the answers are in the order of the questions. Blocks, within the time limit.
     ///
-    /// `deadline`: when a repository that is slow, but gets on, is not waited for any more.
+    /// `deadline`: until when a slow repository that makes progress is waited for.
     pub fn ask(&self, questions: Vec<Question>, deadline: Instant) -> Result<Vec<Answer>, Fault> {
         let result = self.try_ask(questions, deadline);
         if result.is_err() && automount::is_automount(&self.path) {
@@ -219,7 +219,7 @@ impl Repository {
         if !waits {
             return self.limits.probe;
         }
-        tracing::info!(repository = self.name, path = %self.path.display(), "waiting for its first answer, or for its mount");
+        tracing::info!(repository = self.name, path = %self.path.display(), "waiting for the repository's first answer, or for its automount");
         self.limits.first_mount.max(self.limits.probe)
     }
 
@@ -241,8 +241,8 @@ impl Repository {
 
     /// Whether the worker hangs in a mount that was replaced meanwhile; then there is a new worker.
     ///
-    /// A lazy unmount does not free who waits for a client that is alive and does not answer: the old thread is given up,
-    /// and ends with that client.
+    /// A lazy unmount does not release a thread that waits for a client which is alive and does not answer: the thread is
+    /// abandoned, and ends with that client.
     fn is_mounted_anew(&self) -> bool {
         let now = automount::mount_at(&self.path);
         let mut attached = self.attached();
@@ -252,7 +252,7 @@ impl Repository {
         let Ok(worker) = Worker::start(&self.name) else { return false };
         attached.worker = Arc::new(worker);
         attached.hangs_in = None;
-        tracing::info!(repository = self.name, path = %self.path.display(), "mounted anew, the old mount still hangs");
+        tracing::info!(repository = self.name, path = %self.path.display(), "the repository was mounted again; the old mount still hangs");
         true
     }
 

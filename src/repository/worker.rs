@@ -1,6 +1,6 @@
 //! A thread for calls that may never return.
 //!
-//! Calls into a repository are made here, one after the other. While one hangs, everybody who asks is told so at once,
+//! Calls into a repository are made here, one after the other. While one hangs, every caller is told so at once,
 //! and no further thread gets stuck.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,9 +15,9 @@ use NoAnswer::{Late, Stuck};
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoAnswer {
-    /// The repository did not get on for this long.
+    /// The repository made no progress for this long.
     Stuck(Duration),
-    /// It gets on, but the answer was not there after this long.
+    /// It makes progress, but the answer was not there after this long.
     Late(Duration),
 }
 
@@ -74,7 +74,7 @@ impl Worker {
         thread::Builder::new().name(format!("repo {repository}")).spawn(move || {
             for job in queue {
                 shown.begin();
-                // A bug must not make the repository look hung for ever. Whoever waits is told by the lost answer.
+                // A bug must not make the repository look hung for ever. A waiting caller learns of it from the lost answer.
                 if catch_unwind(AssertUnwindSafe(|| job(&shown))).is_err() {
                     tracing::error!("a request to a repository panicked; please report this");
                 }
@@ -84,8 +84,8 @@ impl Worker {
         Ok(Self { jobs: Mutex::new(jobs), progress })
     }
 
-    /// Runs the job on the thread and waits for its result, as long as the thread gets on: at most a limit for a step,
-    /// and all in all until `deadline`, but as long as one step may take in any case.
+    /// Runs the job on the thread and waits for its result. Fails if no step completes within the limit, or at `deadline`;
+    /// a single step always has its whole limit.
     ///
     /// `limit` is asked for when a step takes longer than `soon`.
     pub(super) fn call<T: Send + 'static>(

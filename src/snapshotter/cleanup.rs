@@ -31,7 +31,7 @@ pub(super) fn cleanup(state: &State, in_flight: &InFlight) -> Result<(), Error> 
             Directory::Stored => directories.discard_unfinished(id),
             Directory::Kept => Ok(()),
             Directory::Orphan => {
-                tracing::info!(snapshot = id, "directory of no snapshot is deleted");
+                tracing::info!(snapshot = id, "deleting a directory that belongs to no snapshot");
                 directories.discard(id)
             }
         };
@@ -57,7 +57,7 @@ fn directory<E: Display + Into<Error>>(
         Ok(false) if in_flight.contains(&id) => Directory::Kept,
         Ok(false) => Directory::Orphan,
         Err(error) => {
-            tracing::warn!(snapshot = id, %error, "not known whether a directory is a snapshot's: it is left alone");
+            tracing::warn!(snapshot = id, %error, "cannot tell whether a directory is a snapshot's; leaving it alone");
             first_error.get_or_insert(error.into());
             Directory::Kept
         }

@@ -61,7 +61,7 @@ impl Drop for Making<'_> {
         if !self.keep.get()
             && let Err(error) = self.state.directories.discard(self.id)
         {
-            tracing::warn!(snapshot = self.id, %error, "left over; the next clean-up takes it");
+            tracing::warn!(snapshot = self.id, %error, "cannot delete the directory of a snapshot that was not made; the next clean-up does");
         }
         self.all.lock().remove(&self.id);
     }

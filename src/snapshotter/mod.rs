@@ -125,7 +125,7 @@ impl Snapshotter {
     pub fn remove(&self, key: &str) -> Result<(), Error> {
         let removed = self.state.metadata.remove(key)?;
         if let Err(error) = self.state.directories.discard(removed.id) {
-            tracing::warn!(key, %error, "the files of a removed snapshot are still there; the next clean-up takes them");
+            tracing::warn!(key, %error, "cannot delete the files of a removed snapshot now; the next clean-up does");
         }
         if let Some(layer) = removed.unused_layer {
             self.repositories().forget(layer);

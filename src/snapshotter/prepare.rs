@@ -108,7 +108,7 @@ impl Preparation<'_> {
             if mapped.is_some() {
                 tracing::warn!(
                     key,
-                    "a container in a user namespace: this is not supported, and containerd copies its whole image; on containerd 2 name the capability \"only-remap-ids\" to have it fail at once"
+                    "containers in user namespaces are not supported: containerd copies the whole image; on containerd 2 add the capability \"only-remap-ids\" to make it fail at once"
                 );
             }
             state.directories.create_local(id, mapped.or(resolved.owner), is_active)?;

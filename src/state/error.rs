@@ -16,7 +16,7 @@ pub enum OpenError {
     Directories(#[from] directories::Error),
     /// There are snapshots and no store.
     #[error(
-        "{store} is missing, but {root}/snapshots has directories of snapshots, of which nothing is known without it; nothing was changed. {} {}", COPY, way_back(.root)
+        "{store} is missing, but {root}/snapshots has snapshot directories that only it describes; nothing was changed. {} {}", COPY, way_back(.root)
     )]
     StoreLost {
         /// The file of the store.

@@ -1,4 +1,4 @@
-//! Room that is kept for the removal of snapshots: on a full disk that is what makes room, and it has to write first.
+//! Space reserved for removing snapshots: on a full disk a removal frees space, but has to write first.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

@@ -1,4 +1,4 @@
-//! What helps against errors of the local disk.
+//! Remedies for errors of the local disk.
 
 use std::io::{self, ErrorKind};
 

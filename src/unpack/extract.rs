@@ -220,7 +220,7 @@ impl<'a> Root<'a> {
         futimens(&directory, &time, &time).map_err(failed("set the time"))
     }
 
-    /// Makes something that may not exist before; what is there under the name is removed first.
+    /// Makes a new entry; an existing one of this name is removed first.
     fn make<T>(
         &mut self,
         name: &Name,
@@ -370,7 +370,7 @@ fn by_descriptor(parent: &OwnedFd, last: &OsStr) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(last)
 }
 
-/// Removes what is there, a directory with all that is in it. Symbolic links are removed, not followed.
+/// Removes an entry, a directory with its content. Symbolic links are removed, not followed.
 fn remove(parent: &OwnedFd, last: &OsStr) -> Extracted {
     let result = match unlinkat(parent, last, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::EISDIR | Errno::EPERM) => std::fs::remove_dir_all(by_descriptor(parent, last)),

@@ -1,4 +1,4 @@
-//! Names of entries, of which none leads out of the layer.
+//! Names of entries. None leads out of the layer.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

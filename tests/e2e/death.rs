@@ -76,7 +76,7 @@ struct State {
 const STATES: [State; 6] = [
     State {
         name: "offline",
-        cause: "cannot get at its data",
+        cause: "cannot read its data",
         breaks: |site, _| site.mock().fail("EIO"),
         mends: |site, _| site.mock().fail("none"),
         serves_loaded: true,
@@ -103,7 +103,7 @@ const STATES: [State; 6] = [
     },
     State {
         name: "unreachable",
-        cause: "cannot get at its data",
+        cause: "cannot read its data",
         breaks: |site, layers| {
             // Also for what the kernel remembers, which another revision makes it forget.
             site.hide(layers.iter().copied());

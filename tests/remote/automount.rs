@@ -108,7 +108,7 @@ fn a_mount_that_fails_is_waited_for_once_and_the_next_one_is_used() {
     let mut namespace = Namespace::new(&client, "default", Style::New);
     let pulled = namespace.pull(&image);
     assert!(!pulled[0].in_place, "{pulled:?}");
-    let waited = || daemon.lines(&["waiting for its first answer, or for its mount"]).len();
+    let waited = || daemon.lines(&["waiting for the repository's first answer, or for its automount"]).len();
     let before = waited();
     for number in 0..3 {
         let other = Layer::new(&format!("other {number}"), &[("a", "a")]);

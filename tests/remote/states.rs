@@ -70,7 +70,7 @@ on_both! {
             image.layers.iter().for_each(|layer| mock.show(&layer.digest));
             mock.command(serde_json::json!({ "cmd": "fail", "errno": "EIO", "loaded": true }));
         };
-        check(site, "cannot get at its data", fail, |site, image| {
+        check(site, "cannot read its data", fail, |site, image| {
             site.mock().fail("none");
             image.layers.iter().for_each(|layer| site.mock().show(&layer.digest));
         });

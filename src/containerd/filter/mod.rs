@@ -35,7 +35,7 @@ pub use parse::ParseError;
 
 use eval::Selector;
 
-/// One expression: selectors of which all must match. Without any, as for the empty string, it matches everything.
+/// One expression: all its selectors must match. Without any, as for the empty string, everything matches.
 #[derive(Clone, Debug)]
 pub struct Filter {
     selectors: Vec<Selector>,
@@ -53,7 +53,7 @@ impl Filter {
     }
 }
 
-/// The filters of one call, of which one must match. Without any, they match everything.
+/// The filters of one call: one must match. Without any, everything matches.
 #[derive(Clone, Debug, Default)]
 pub struct Filters(Vec<Filter>);
 

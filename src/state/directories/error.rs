@@ -1,4 +1,4 @@
-//! What can go wrong on the local disk.
+//! The errors of the local disk.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Putting what clients have written on the disk.
+//! Writing clients' files to the disk.
 //!
 //! The kernel writes later, and when that fails it takes the pages for written and tells of it once: each descriptor that
 //! was open before (syncfs(2), since Linux 5.8). Nobody knows whose files it was. So one descriptor stays open, which

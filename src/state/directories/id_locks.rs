@@ -1,4 +1,4 @@
-//! One lock for each snapshot: whoever makes covers for one holds up nobody who works on another.
+//! One lock for each snapshot: making covers for one does not hold up another.
 
 use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -26,7 +26,7 @@ pub(super) fn private_directory(path: &Path) -> Result<(), Error> {
     if !is_empty || mode & 0o022 != 0 || metadata.uid() != nix::unistd::geteuid().as_raw() {
         return Err(Error::Open { path: path.to_owned(), mode });
     }
-    tracing::info!(path = %path.display(), mode = format_args!("{mode:o}"), "the new directory is closed to others");
+    tracing::info!(path = %path.display(), mode = format_args!("{mode:o}"), "closed the new directory to other users");
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|e| Error::io("change the mode of", path, e))
 }
 

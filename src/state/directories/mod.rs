@@ -221,7 +221,7 @@ impl Directories {
             match name.to_str().and_then(|name| name.parse().ok()) {
                 Some(id) => ids.push(id),
                 None => {
-                    tracing::warn!(directory = %self.snapshots.display(), ?name, "not made by this snapshotter, left alone");
+                    tracing::warn!(directory = %self.snapshots.display(), ?name, "this is not a snapshot's directory; leaving it alone");
                 }
             }
         }

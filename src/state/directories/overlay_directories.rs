@@ -14,7 +14,7 @@ use crate::overlay::plan::Plan;
 
 /// The file that says which plan cover, seal and erase were made of.
 const PLAN: &str = "plan";
-/// What is being made, before it has its name. Nobody uses it, so that it may be taken away by whoever holds the lock.
+/// Something in the making. Nothing uses it, so the holder of the snapshot's lock may delete it.
 const NEW: &str = "new";
 
 /// Which directories a snapshot has to have.
@@ -103,7 +103,7 @@ fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Removes whatever is there, if anything. Follows no link.
+/// Removes a file or a directory, if it exists. Follows no link.
 fn remove(path: &Path) -> Result<(), Error> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),

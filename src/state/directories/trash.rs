@@ -40,7 +40,7 @@ impl Trash {
             .spawn(move || {
                 for () in woken {
                     if let Err(error) = bins.empty() {
-                        tracing::warn!(%error, "a removed snapshot is not deleted yet; it is tried again at the next clean-up");
+                        tracing::warn!(%error, "cannot delete a removed snapshot now; the next clean-up tries again");
                     }
                 }
             })

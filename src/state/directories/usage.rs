@@ -1,7 +1,7 @@
 //! The disk that a directory takes, counted as containerd's own snapshotters do: each inode once, its allocated blocks,
 //! the root included (containerd/continuity: fs/du_unix.go).
 //!
-//! A container may change its files all the while: nothing is opened by a path that it could lead elsewhere.
+//! A container may change its files meanwhile: nothing is opened by a path that it could redirect.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};

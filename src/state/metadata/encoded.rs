@@ -1,4 +1,4 @@
-//! Snapshots that were read and are not decoded yet.
+//! Snapshots that were read but not decoded.
 
 use super::error::Error;
 use super::record::Snapshot;

@@ -32,7 +32,7 @@ pub(super) fn open(path: &Path) -> Result<Open, OpenError> {
         FORMAT => {}
         1 => {
             bring_up_to_date(&database).map_err(|error| OpenError::from_redb(path, error))?;
-            tracing::info!(path = %path.display(), from = 1, to = FORMAT, "the metadata store has a new format now");
+            tracing::info!(path = %path.display(), from = 1, to = FORMAT, "brought the metadata store to a new format");
         }
         found => return Err(OpenError::Format { path: path.to_owned(), found, known: FORMAT }),
     }

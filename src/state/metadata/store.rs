@@ -120,7 +120,7 @@ impl Store {
             opened.database = None;
             opened.generation += 1;
             opened.database = Some(file::open_again(&self.path).map_err(redb::Error::from)?);
-            tracing::info!(path = %self.path.display(), "the metadata store was opened again after an error");
+            tracing::info!(path = %self.path.display(), "reopened the metadata store after an error");
         }
         match &opened.database {
             Some(database) => Ok(begin(database)?),
