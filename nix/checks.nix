@@ -2,21 +2,13 @@
 { self, pkgs }:
 let
   inherit (pkgs) lib;
+  outputs = lib.mapAttrs (_: output: output.${pkgs.stdenv.hostPlatform.system}) {
+    inherit (self) packages devShells;
+  };
   package = pkgs.cvmfs-snapshotter;
   documentation = import ./options-doc.nix { inherit pkgs; };
 
-  # cargo with the sources and the vendored crates of the package.
-  cargo =
-    name: inputs: command:
-    package.overrideAttrs (old: {
-      pname = "cvmfs-snapshotter-${name}";
-      nativeBuildInputs = old.nativeBuildInputs ++ inputs;
-      buildPhase = command;
-      doCheck = false;
-      installPhase = "touch $out";
-      postInstall = "";
-      postFixup = "";
-    });
+  lint = pkgs.callPackage ./lint.nix { };
 
   nixFiles = lib.fileset.toSource {
     root = ../.;
@@ -29,8 +21,11 @@ let
     self.inputs.nixpkgs.lib.nixosSystem {
       modules = [
         self.nixosModules.default
+        # As someone has it who imports both; it counts once.
+        (import ../nixos-module)
         {
-          nixpkgs.hostPlatform = pkgs.stdenv.hostPlatform.system;
+          # Not nixpkgs.hostPlatform, which would evaluate nixpkgs once more for each system.
+          nixpkgs = { inherit pkgs; };
           system.stateVersion = lib.trivial.release;
           fileSystems."/" = {
             device = "/dev/vda1";
@@ -54,8 +49,32 @@ let
 in
 {
   inherit package;
-  clippy = cargo "clippy" [ pkgs.clippy ] "cargo clippy --offline --all-targets -- --deny warnings";
-  rustfmt = cargo "rustfmt" [ pkgs.rustfmt ] "cargo fmt --check";
+  clippy = lint {
+    name = "clippy";
+    inputs = [ pkgs.clippy ];
+    command = "cargo clippy --offline --workspace --all-targets -- --deny warnings";
+  };
+  rustfmt = lint {
+    name = "rustfmt";
+    inputs = [ pkgs.rustfmt ];
+    command = "cargo fmt --all --check";
+  };
+
+  inherit (outputs.packages) image;
+  # Made a second time, it is the same. It starts later, so that a time of its making would show.
+  image-twice =
+    let
+      inherit (outputs.packages) image;
+      second = image.overrideAttrs (old: {
+        buildCommand = "sleep 2\n" + old.buildCommand;
+      });
+    in
+    pkgs.runCommand "image-twice-check" { } ''
+      cmp ${image} ${second}
+      touch $out
+    '';
+
+  dev-shell = outputs.devShells.default;
 
   nixfmt = pkgs.runCommand "nixfmt-check" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
     find ${nixFiles} -name '*.nix' -exec nixfmt --check {} +

@@ -13,7 +13,8 @@ use std::thread;
 
 use nix::libc;
 use seccompiler::{
-    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
 };
 
 /// Debian's user `nobody`; on others nobody as well.
@@ -133,7 +134,8 @@ fn forbid(calls: BTreeMap<libc::c_long, Vec<SeccompRule>>, errno: libc::c_int) {
     let refuse = SeccompAction::Errno(u32::try_from(errno).unwrap());
     let architecture = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(calls, SeccompAction::Allow, refuse, architecture).unwrap();
-    apply_filter(&filter.try_into().unwrap()).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    apply_filter(&program).unwrap();
 }
 
 /// Without it a filter that lets everything through would not be noticed.
