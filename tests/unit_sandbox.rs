@@ -38,9 +38,9 @@ fn unit_tests_pass_in_the_sandbox_of_a_package_build() {
     let place = place.to_owned();
     // A filter and namespaces are a thread's, and those of the processes that it starts.
     let Output { status, stdout, stderr } = thread::spawn(move || run_confined(&place, &temporary)).join().unwrap();
-    // Not printed if all is well: `make test` counts these tests already.
+    // Not printed as it is: `make test` counts these tests already.
     let said = String::from_utf8_lossy(&stdout) + String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "{status}\n{said}");
+    assert!(status.success(), "{status}\n| {}", said.replace('\n', "\n| "));
     assert!(said.contains("test result: ok."), "{said}");
 }
 
