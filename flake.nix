@@ -7,20 +7,22 @@
     { self, nixpkgs }:
     let
       inherit (nixpkgs) lib;
-      eachSystem =
-        f:
-        lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (
-          system: f (nixpkgs.legacyPackages.${system}.extend self.overlays.default)
-        );
-      demo =
-        system:
+      # Evaluated once for each system, and used by everything below.
+      pkgsOf = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (
+        system: nixpkgs.legacyPackages.${system}.extend self.overlays.default
+      );
+      eachSystem = f: lib.mapAttrs (_: f) pkgsOf;
+      demos = eachSystem (
+        pkgs:
         lib.nixosSystem {
           modules = [
             self.nixosModules.default
             ./nix/demo.nix
-            { nixpkgs.hostPlatform = system; }
+            { nixpkgs = { inherit pkgs; }; }
           ];
-        };
+        }
+      );
+      demoOf = pkgs: demos.${pkgs.stdenv.hostPlatform.system}.config.system.build.vm;
     in
     {
       overlays.default = import ./nix/overlay.nix;
@@ -38,7 +40,7 @@
               self.packages.${pkgs.stdenv.hostPlatform.system}.default;
         };
 
-      nixosConfigurations.demo = demo "x86_64-linux";
+      nixosConfigurations.demo = demos.x86_64-linux;
 
       packages = eachSystem (pkgs: {
         default = pkgs.cvmfs-snapshotter;
@@ -50,7 +52,7 @@
       apps = eachSystem (pkgs: {
         demo = {
           type = "app";
-          program = lib.getExe (demo pkgs.stdenv.hostPlatform.system).config.system.build.vm;
+          program = lib.getExe (demoOf pkgs);
           meta.description = "A virtual machine that pulls and runs an image without downloading a layer";
         };
       });
@@ -63,7 +65,11 @@
 
       checks = eachSystem (
         pkgs:
-        import ./nix/checks.nix { inherit self pkgs; } // import ./nix/vm-tests.nix { inherit self pkgs; }
+        import ./nix/checks.nix { inherit self pkgs; }
+        // import ./nix/vm-tests.nix { inherit self pkgs; }
+        // {
+          demo = demoOf pkgs;
+        }
       );
     };
 }

@@ -1,5 +1,6 @@
 # The machine of `nix run .#demo`: it logs in by itself, pulls and runs an image without downloading a layer, and says
-# what to try next. Its disk is in memory; nothing is left behind.
+# what to try next. Its disk is in memory; nothing is left behind. The first time Nix compiles the snapshotter for it, and
+# no other package: none is changed, so that NixOS' binary cache has the rest.
 {
   lib,
   modulesPath,

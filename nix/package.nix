@@ -12,20 +12,7 @@ rustPlatform.buildRustPackage {
   pname = cargo.name;
   inherit (cargo) version;
 
-  # Only what cargo reads: a change of documents, units or Nix files rebuilds nothing.
-  src = lib.fileset.toSource {
-    root = ../.;
-    fileset = lib.fileset.unions [
-      ../Cargo.toml
-      ../Cargo.lock
-      ../src
-      ../tests
-      (lib.fileset.maybeMissing ../build.rs)
-      (lib.fileset.maybeMissing ../benches)
-      (lib.fileset.maybeMissing ../rustfmt.toml)
-      (lib.fileset.maybeMissing ../clippy.toml)
-    ];
-  };
+  src = (import ./sources.nix { inherit lib; }).package;
   cargoLock.lockFile = ../Cargo.lock;
 
   nativeBuildInputs = [
@@ -51,6 +38,8 @@ rustPlatform.buildRustPackage {
 
   meta = {
     inherit (cargo) description;
+    homepage = cargo.repository;
+    changelog = "${cargo.repository}/releases/tag/v${cargo.version}";
     longDescription = ''
       containerd asks the snapshotter for the layers of an image. A layer that already lies unpacked on CernVM-FS, NFS
       or in any directory of the host is used in place; one that does not is downloaded as always. The daemon owns no
@@ -64,9 +53,5 @@ rustPlatform.buildRustPackage {
     ];
     maintainers = [ ];
     mainProgram = "cvmfs-snapshotter";
-  }
-  // lib.optionalAttrs (cargo ? repository) {
-    homepage = cargo.repository;
-    changelog = "${cargo.repository}/releases/tag/v${cargo.version}";
   };
 }

@@ -2,6 +2,7 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
@@ -105,8 +106,11 @@ in
     boot.kernelModules = [ "fuse" ];
     # The client mounts as its own user; without this its mounts would be closed to containers that do not run as root.
     programs.fuse = {
-      enable = lib.mkDefault true;
       userAllowOther = true;
+    }
+    # Older releases have no such option, and what it stands for always.
+    // lib.optionalAttrs (options ? programs.fuse.enable) {
+      enable = lib.mkDefault true;
     };
 
     users.users.cvmfs = {

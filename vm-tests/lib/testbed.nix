@@ -12,11 +12,9 @@
 let
   cfg = config.testbed;
   snapshotter = config.services.cvmfs-snapshotter;
-  # Static: it is the only program in the images.
-  busybox = pkgs.busybox.override {
-    enableStatic = true;
-    useMusl = true;
-  };
+  # Static: it is the only program in the images. NixOS' own tests use this one, so that there is a build of it in its
+  # cache, which a package with other options would not have.
+  inherit (pkgs.pkgsStatic) busybox;
   architecture = if pkgs.stdenv.hostPlatform.isAarch64 then "arm64" else "amd64";
   images = pkgs.runCommand "testbed-images" { nativeBuildInputs = [ pkgs.python3 ]; } ''
     mkdir $out
