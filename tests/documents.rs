@@ -159,7 +159,7 @@ fn the_messages_of_the_troubleshooting_page_are_those_of_the_code() {
     let code = code();
     let page = read(&root().join("docs/troubleshooting.md"));
     let message = Regex::new(r"^\| `([^`]+)`").expect("a pattern");
-    let (mut ours, mut count) = (false, 0);
+    let (mut ours, mut count, mut wrong) = (false, 0, Vec::new());
     for line in page.lines() {
         if line.starts_with("| the daemon says") || line.starts_with("| the program says") {
             ours = true;
@@ -168,10 +168,9 @@ fn the_messages_of_the_troubleshooting_page_are_those_of_the_code() {
         }
         let Some(message) = message.captures(line).filter(|_| ours) else { continue };
         count += 1;
-        for part in message[1].split("...") {
-            assert!(code.contains(part), "no message of the program contains {part:?}: correct the page");
-        }
+        wrong.extend(message[1].split("...").filter(|part| !code.contains(*part)).map(str::to_owned));
     }
+    assert!(wrong.is_empty(), "no message of the program contains {wrong:#?}: correct the page");
     assert!(count > 50, "only {count} messages were found");
 }
 
