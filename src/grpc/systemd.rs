@@ -69,7 +69,7 @@ pub(super) async fn watchdog(address: &Path, snapshotter: &Arc<Snapshotter>) {
         match tokio::time::timeout(interval, check(address, snapshotter.clone())).await {
             Ok(Ok(())) => tell(&[NotifyState::Watchdog]),
             Ok(Err(why)) => {
-                tracing::error!(why, "the daemon does not work, so systemd gets no watchdog ping and will restart it")
+                tracing::error!(why, "the daemon does not work, so systemd gets no watchdog ping and will restart it");
             }
             Err(_) => tracing::error!(limit = ?interval, "the daemon did not answer itself in time"),
         }

@@ -134,7 +134,7 @@ fn a_seal_marks_its_opaque_directories() {
         return crate::skip::skip("extended attributes cannot be set here");
     }
     tree.create_remote(3, &scratch.layer()).unwrap();
-    tree.ensure_extras(3, &plan(), false).unwrap();
+    tree.ensure_overlay_directories(3, &plan(), false).unwrap();
     for opaque in ["s/d/e/x", "s/o"] {
         let value = xattr::get(tree.directory(3).join(opaque), "user.overlay.opaque").unwrap();
         assert_eq!(value.as_deref(), Some(&b"y"[..]));
@@ -153,7 +153,7 @@ fn a_cover_keeps_the_bits_that_set_ids() {
     let mut plan = plan();
     plan.directories[1].1.mode = 0o2700;
     tree.create_remote(3, &layer).unwrap();
-    tree.ensure_extras(3, &plan, false).unwrap();
+    tree.ensure_overlay_directories(3, &plan, false).unwrap();
     assert_eq!(mode(&tree.directory(3).join("c/d/e")), 0o2700);
 }
 
