@@ -54,7 +54,7 @@ let
 in
 {
   inherit package;
-  clippy = cargo "clippy" [ pkgs.clippy ] "cargo clippy --offline --all-targets -- --deny warnings";
+  clippy = cargo "clippy" [ pkgs.clippy ] "cargo clippy --offline --workspace --all-targets -- --deny warnings";
   rustfmt = cargo "rustfmt" [ pkgs.rustfmt ] "cargo fmt --check";
 
   nixfmt = pkgs.runCommand "nixfmt-check" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''

@@ -19,6 +19,7 @@ rustPlatform.buildRustPackage {
       ../Cargo.toml
       ../Cargo.lock
       ../src
+      ../crates
       ../tests
       (lib.fileset.maybeMissing ../build.rs)
       (lib.fileset.maybeMissing ../benches)

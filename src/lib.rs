@@ -21,9 +21,6 @@ mod removal;
 pub mod repository;
 pub mod server;
 pub mod service;
-#[cfg(test)]
-#[path = "../tests/skip/mod.rs"]
-mod skip;
 pub mod snapshotter;
 pub mod stack;
 pub mod store;

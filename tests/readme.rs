@@ -1,8 +1,5 @@
 //! Whether what the README tells people to write and to type works.
 
-mod common;
-mod mock_support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -10,24 +7,22 @@ use std::time::Duration;
 
 use toml::Value;
 
-use common::blocks::{self, blocks, read};
-use common::containerd::{Containerd, Nerdctl, Snapshotter, Version};
-use common::daemon::{self, Daemon};
-use common::image::{Entry, Image};
-use common::output::{Output, run};
-use common::registry::Registry;
-use common::sandbox::Sandbox;
+use testkit::documents::{self, blocks, read};
+use testkit::inside::prints;
+use testkit::{
+    Containerd, Daemon, Entry, Image, Mock, Nerdctl, Options, Output, Registry, Sandbox, Snapshotter, Version, run,
+};
 
 fn readme() -> String {
     read("README.md")
 }
 
 fn blocks_of(kind: &str) -> Vec<String> {
-    blocks::blocks_of("README.md", kind)
+    documents::blocks_of("README.md", kind)
 }
 
 fn program(args: &[&str]) -> String {
-    let output = Command::new(daemon::program()).args(args).output().expect("our program");
+    let output = Command::new(testkit::programs::daemon()).args(args).output().expect("our program");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
@@ -48,7 +43,7 @@ fn every_block_is_tested() {
         assert!(known.contains(&block.run.as_str()), "{}", block.run);
     }
     let makefile = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile")).expect("Makefile");
-    let targets = blocks_of("make").concat() + &blocks::blocks_of("docs/kubernetes.md", "make").concat();
+    let targets = blocks_of("make").concat() + &documents::blocks_of("docs/kubernetes.md", "make").concat();
     for line in targets.lines() {
         let target = line.strip_prefix("make ").expect("make");
         assert!(makefile.contains(&format!("\n{target}:")), "{target}");
@@ -151,7 +146,7 @@ fn contains(all: &Value, part: &Value) -> bool {
 
 #[test]
 fn what_it_tells_to_type_works() {
-    if common::cannot_run() {
+    if !testkit::has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
@@ -165,7 +160,7 @@ fn what_it_tells_to_type_works() {
     let registry = Registry::start(&layout).expect("the registry");
     let config =
         format!("[[repositories]]\nname = \"nfs\"\npath = \"{}\"\nkind = \"directory\"\n", published.display());
-    let mut daemon = Daemon::start(&sandbox, &config);
+    let mut daemon = Daemon::start_in(&sandbox, &config);
     let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &registry);
 
     // What the tests use is what the README says, and more.
@@ -228,7 +223,7 @@ fn what_it_tells_to_type_works() {
 /// What the section on limits says of a dead repository.
 #[test]
 fn a_download_is_forced_by_removing_the_images_that_use_the_layers() {
-    if common::cannot_run() {
+    if !testkit::has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
@@ -241,9 +236,9 @@ fn a_download_is_forced_by_removing_the_images_that_use_the_layers() {
     let of = |path: &Path| path.to_str().expect("ASCII").to_owned();
     program(&["unpack", &of(&layout), &of(&published), "--quiet", "--ref", "test/first:1"]);
     let repository = sandbox.mkdir("cvmfs");
-    let mut mock = mock_support::Mock::start(&published, &repository, mock_support::Options::default());
+    let mut mock = Mock::start(&published, &repository, Options::default());
     let config = format!("[[repositories]]\nname = \"test.cern.ch\"\npath = {repository:?}\nkind = \"cvmfs\"\n");
-    let daemon = Daemon::start(&sandbox, &config);
+    let daemon = Daemon::start_in(&sandbox, &config);
     let registry = Registry::start(&layout).expect("the registry");
     let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &registry);
     let nerdctl = |args: &[&str]| containerd.nerdctl(Nerdctl::V2_3, args);
@@ -257,7 +252,7 @@ fn a_download_is_forced_by_removing_the_images_that_use_the_layers() {
     nerdctl(&elsewhere).ok();
     nerdctl(&["rmi", &first, &second]).ok();
     nerdctl(&["pull", &second]).ok();
-    assert_eq!(nerdctl(&["run", "--rm", "--network=none", &second]).ok(), "second");
+    nerdctl(&[&["run", "--rm", "--network=none", &second], &prints("second", &["cat", "/data"])[..]].concat()).ok();
 }
 
 /// A folder with the clients, which know what a demo has elsewhere than a real host.
@@ -273,7 +268,7 @@ fn clients(sandbox: &Sandbox, containerd: &Containerd<'_>) -> String {
     write("nerdctl", &Nerdctl::V2_3.program(), &containerd.nerdctl_options().join(" "));
     write("ctr", &Version::V2_4.bin().join("ctr"), &format!("--address {}", socket.display()));
     let endpoint = format!("--runtime-endpoint unix://{0} --image-endpoint unix://{0}", socket.display());
-    write("crictl", &common::tool("crictl", "crictl"), &endpoint);
-    write("cvmfs-snapshotter", &daemon::program(), "");
+    write("crictl", &testkit::programs::tool("crictl", "crictl"), &endpoint);
+    write("cvmfs-snapshotter", &testkit::programs::daemon(), "");
     bin.to_str().expect("ASCII").to_owned()
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::{pause, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cvmfs-snapshotter");
 /// Far more than anything here takes, also on a busy machine.
@@ -85,11 +86,8 @@ impl Scratch {
     }
 
     fn wait_for_log(&self, text: &str, times: usize) {
-        let begin = Instant::now();
-        while self.log().matches(text).count() < times {
-            assert!(begin.elapsed() < LIMIT, "no {text:?} in the log:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let is_there = wait_until(LIMIT, || self.log().matches(text).count() >= times);
+        assert!(is_there, "no {text:?} in the log:\n{}", self.log());
     }
 
     fn is_healthy(&self) -> bool {
@@ -178,16 +176,13 @@ fn sighup_reloads_and_a_bad_file_changes_nothing() {
     scratch.configure(&format!("log-level = 'error'\n{first}"));
     scratch.signal(Signal::SIGHUP);
     // "reloaded" is below the new level; that the daemon got it shows in the requests that are logged no more.
-    let begin = Instant::now();
     let quiet = || {
         let before = scratch.log().len();
         scratch.signal(Signal::SIGHUP);
-        std::thread::sleep(Duration::from_millis(200));
+        pause(Duration::from_millis(200));
         scratch.log().len() == before
     };
-    while !quiet() {
-        assert!(begin.elapsed() < LIMIT, "{}", scratch.log());
-    }
+    assert!(wait_until(LIMIT, quiet), "{}", scratch.log());
     assert_eq!(scratch.stop(), Some(0));
 }
 

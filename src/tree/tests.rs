@@ -245,7 +245,7 @@ fn removal_follows_no_link_and_takes_trees_of_any_depth() {
 
 #[test]
 fn what_is_mounted_in_a_removed_snapshot_is_not_deleted() {
-    if !crate::skip::is_root() {
+    if !testkit::is_root() {
         return;
     }
     let scratch = Scratch::new();
