@@ -19,7 +19,7 @@ test-matrix:
 # Figures: 100 000 snapshots, a million requests, a hung repository. SNAPSHOTS and REQUESTS change the size.
 limits:
 	tools/install-deps
-	cargo build --locked --release -p testkit --bin mock-cvmfs
+	cargo build --locked --release --workspace --bin cvmfs-snapshotter --bin mock-cvmfs
 	cargo test --locked --release --test limits -- --ignored --test-threads=1 --nocapture
 
 # For example TARGET=filter SECONDS=600; needs cargo-fuzz, see fuzz/README.md.

@@ -23,7 +23,7 @@ pub fn daemon() -> PathBuf {
 ///
 /// If it was not built: Cargo builds it before the tests of the whole workspace, but not before those of another package.
 pub fn helper(name: &str) -> PathBuf {
-    built(name, "cargo build -p testkit")
+    built(name, "cargo build --workspace --bins")
 }
 
 /// A program of this workspace, with the same profile as the program that asks.
