@@ -41,17 +41,15 @@ fn rule_16_a_client_that_leaves_leaves_nothing_half_done() {
     for (index, target) in chain.iter().enumerate() {
         let labels = image.labels(index, Style::New);
         let key = extract_key("default", index as u64, target);
-        // At its first question to the repository, or at a later one: no more is answered then.
-        let questions = if index % 2 == 0 { 1 } else { 2 };
+        // At a question to the repository: one that is not answered before the client has left, or one that is later.
         site.mock().reset_stats();
-        if questions == 1 {
+        if index % 2 == 0 {
             site.mock().hang();
         } else {
             site.mock().slow(Duration::from_millis(500));
         }
         client.prepare_and_leave(&key, &parent, &labels, || {
-            eventually("it asks the repository", || site.mock().requests() >= questions);
-            site.mock().hang();
+            eventually("it asks the repository", || site.mock().requests() > 0);
         });
         // The client tries again at once.
         site.mock().slow(Duration::ZERO);
