@@ -1,6 +1,10 @@
-# Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go.
+# Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go; `check` without root too.
 
-.PHONY: demo test test-matrix limits fuzz torture vm-test test-kubernetes fmt lint
+.PHONY: check demo test test-matrix limits fuzz torture vm-test test-kubernetes fmt lint
+
+# For every save: needs neither root nor a network, and takes less than a minute once all is built.
+check:
+	tools/check
 
 # IMAGE=debian shows a real image of some hundred MB instead of a small one.
 demo:
@@ -15,7 +19,7 @@ test-matrix:
 # Figures: 100 000 snapshots, a million requests, a hung repository. SNAPSHOTS and REQUESTS change the size.
 limits:
 	tools/install-deps
-	cargo build --locked --release --example mock-cvmfs
+	cargo build --locked --release --workspace --bin cvmfs-snapshotter --bin mock-cvmfs
 	cargo test --locked --release --test limits -- --ignored --test-threads=1 --nocapture
 
 # For example TARGET=filter SECONDS=600; needs cargo-fuzz, see fuzz/README.md.
@@ -38,14 +42,14 @@ fmt:
 	cargo fmt --manifest-path fuzz/Cargo.toml
 	gofmt -w tools tests/conformance
 
+# All that reads and runs nothing: style, lints, and the crates that we build on.
 lint:
-	cargo fmt --check
-	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --all-targets --locked -- -D warnings
+	tools/install-deps
+	tools/static
 	cargo check --manifest-path fuzz/Cargo.toml --locked --target-dir target
 	test -z "$$(gofmt -l tools tests/conformance)"
 	tools/build actionlint
 	build/tools/actionlint/bin/actionlint .github/workflows/*.yml
 	cd tests/conformance && go vet ./...
-	if command -v cargo-deny >/dev/null; then cargo deny check; fi
-	if command -v shellcheck >/dev/null; then grep -lr '^#!.*bash' tools .ci vm-tests | xargs shellcheck; fi
+	grep -lr '^#!.*bash' tools .ci vm-tests | xargs shellcheck
+	tools/deny

@@ -1,16 +1,18 @@
-# The example `mock-cvmfs` of the crate: its dependencies are those of the tests.
+# The program `mock-cvmfs` of the package `testkit`: its dependencies are those of the tests.
 { cvmfs-snapshotter }:
 cvmfs-snapshotter.overrideAttrs (old: {
   pname = "mock-cvmfs";
   cargoBuildFlags = [
-    "--example"
+    "--package"
+    "testkit"
+    "--bin"
     "mock-cvmfs"
   ];
   doCheck = false;
   installPhase = ''
     runHook preInstall
     # The folder is named after the target platform.
-    program=$(find target -path '*/release/examples/mock-cvmfs' -type f)
+    program=$(find target -path '*/release/mock-cvmfs' -type f)
     install -D -m755 "$program" $out/bin/mock-cvmfs
     runHook postInstall
   '';

@@ -24,9 +24,6 @@ pub mod in_place;
 pub mod markers;
 pub mod overlay;
 pub mod repository;
-#[cfg(test)]
-#[path = "../tests/skip/mod.rs"]
-mod skip;
 pub mod snapshotter;
 pub mod state;
 mod sys;

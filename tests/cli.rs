@@ -1,10 +1,5 @@
 //! The command line: the configuration, `health`, what is refused at the start, and the end.
 
-#[path = "mock_support/mod.rs"]
-mod mock_support;
-#[path = "support/mod.rs"]
-mod support;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,10 +8,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use support::{BINARY, Daemon, Labels, Settings, is_root, names};
+use testkit::{Daemon, Labels, Settings, is_root, names};
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(BINARY).args(arguments).output().unwrap()
+    Command::new(testkit::programs::daemon()).args(arguments).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -175,7 +170,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     client.committed("c", "");
     // On the same state directory, with the same socket and with another one.
     for socket in [daemon.socket(), daemon.path("other.sock")] {
-        let output = Command::new(BINARY)
+        let output = Command::new(testkit::programs::daemon())
             .arg("--config")
             .arg(daemon.config())
             .arg("--root")
@@ -189,7 +184,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     }
     assert!(!daemon.path("other.sock").exists());
     // On another state directory, with the same socket.
-    let output = Command::new(BINARY)
+    let output = Command::new(testkit::programs::daemon())
         .arg("--config")
         .arg(daemon.config())
         .arg("--root")

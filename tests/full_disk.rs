@@ -1,7 +1,5 @@
 //! The metadata store on a disk that fills up. Needs root, to mount a small file system.
 
-mod skip;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -40,7 +38,7 @@ fn create(store: &Store, key: &str) -> Result<(), Error> {
 
 #[test]
 fn a_full_disk_refuses_changes_loses_nothing_and_needs_no_restart() {
-    if !skip::is_root() {
+    if !testkit::is_root() {
         return;
     }
     let disk = Small::mount("16m");

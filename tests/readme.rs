@@ -1,8 +1,5 @@
 //! Whether what the README and the pages in `docs` tell people to write and to type works.
 
-mod common;
-mod mock_support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -10,13 +7,11 @@ use std::time::Duration;
 
 use toml::Value;
 
-use common::blocks::{blocks, blocks_of, read};
-use common::containerd::{Containerd, Nerdctl, Snapshotter, Version};
-use common::daemon::{self, Daemon};
-use common::image::{Entry, Image};
-use common::output::{Output, run};
-use common::registry::Registry;
-use common::sandbox::Sandbox;
+use testkit::documents::{blocks, blocks_of, read};
+use testkit::inside::prints;
+use testkit::{
+    Containerd, Daemon, Entry, Image, Mock, Nerdctl, Options, Output, Registry, Sandbox, Snapshotter, Version, run,
+};
 
 /// How the blocks of each document are tested. A block that is not run says why here.
 const KNOWN: [(&str, &[&str]); 17] = [
@@ -65,7 +60,7 @@ fn documents() -> Vec<(String, &'static [&'static str])> {
 }
 
 fn program(args: &[&str]) -> String {
-    let output = Command::new(daemon::program()).args(args).output().expect("our program");
+    let output = Command::new(testkit::programs::daemon()).args(args).output().expect("our program");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
@@ -187,7 +182,7 @@ fn contains(all: &Value, part: &Value) -> bool {
 
 #[test]
 fn what_it_tells_to_type_works() {
-    if common::cannot_run() {
+    if !testkit::has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
@@ -201,7 +196,7 @@ fn what_it_tells_to_type_works() {
     let registry = Registry::start(&layout).expect("the registry");
     let config =
         format!("[[repositories]]\nname = \"nfs\"\npath = \"{}\"\nkind = \"directory\"\n", published.display());
-    let mut daemon = Daemon::start(&sandbox, &config);
+    let mut daemon = Daemon::start_in(&sandbox, &config);
     let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &registry);
 
     // What the tests use is what the page says, and more.
@@ -265,7 +260,7 @@ fn what_it_tells_to_type_works() {
 /// What docs/limits.md says of a dead repository.
 #[test]
 fn a_download_is_forced_by_removing_the_images_that_use_the_layers() {
-    if common::cannot_run() {
+    if !testkit::has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
@@ -278,9 +273,9 @@ fn a_download_is_forced_by_removing_the_images_that_use_the_layers() {
     let of = |path: &Path| path.to_str().expect("ASCII").to_owned();
     program(&["unpack", &of(&layout), &of(&published), "--quiet", "--ref", "test/first:1"]);
     let repository = sandbox.mkdir("cvmfs");
-    let mut mock = mock_support::Mock::start(&published, &repository, mock_support::Options::default());
+    let mut mock = Mock::start(&published, &repository, Options::default());
     let config = format!("[[repositories]]\nname = \"test.cern.ch\"\npath = {repository:?}\nkind = \"cvmfs\"\n");
-    let daemon = Daemon::start(&sandbox, &config);
+    let daemon = Daemon::start_in(&sandbox, &config);
     let registry = Registry::start(&layout).expect("the registry");
     let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &registry);
     let nerdctl = |args: &[&str]| containerd.nerdctl(Nerdctl::V2_3, args);
@@ -294,7 +289,7 @@ fn a_download_is_forced_by_removing_the_images_that_use_the_layers() {
     nerdctl(&elsewhere).ok();
     nerdctl(&["rmi", &first, &second]).ok();
     nerdctl(&["pull", &second]).ok();
-    assert_eq!(nerdctl(&["run", "--rm", "--network=none", &second]).ok(), "second");
+    nerdctl(&[&["run", "--rm", "--network=none", &second], &prints("second", &["cat", "/data"])[..]].concat()).ok();
 }
 
 /// A folder with the clients, which know what a demo has elsewhere than a real host.
@@ -310,7 +305,7 @@ fn clients(sandbox: &Sandbox, containerd: &Containerd<'_>) -> String {
     write("nerdctl", &Nerdctl::V2_3.program(), &containerd.nerdctl_options().join(" "));
     write("ctr", &Version::V2_4.bin().join("ctr"), &format!("--address {}", socket.display()));
     let endpoint = format!("--runtime-endpoint unix://{0} --image-endpoint unix://{0}", socket.display());
-    write("crictl", &common::tool("crictl", "crictl"), &endpoint);
-    write("cvmfs-snapshotter", &daemon::program(), "");
+    write("crictl", &testkit::programs::tool("crictl", "crictl"), &endpoint);
+    write("cvmfs-snapshotter", &testkit::programs::daemon(), "");
     bin.to_str().expect("ASCII").to_owned()
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testkit::{pause, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_cvmfs-snapshotter");
 /// Far more than anything here takes, also on a busy machine.
@@ -86,11 +87,8 @@ impl Scratch {
     }
 
     fn wait_for_log(&self, text: &str, times: usize) {
-        let begin = Instant::now();
-        while self.log().matches(text).count() < times {
-            assert!(begin.elapsed() < LIMIT, "no {text:?} in the log:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let is_there = wait_until(LIMIT, || self.log().matches(text).count() >= times);
+        assert!(is_there, "no {text:?} in the log:\n{}", self.log());
     }
 
     fn is_healthy(&self) -> bool {
@@ -139,19 +137,15 @@ fn a_configuration_that_cannot_be_read_now_holds_nobody_up() {
     std::fs::remove_file(scratch.path("config.toml")).unwrap();
     nix::unistd::mkfifo(&scratch.path("config.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     scratch.signal(Signal::SIGHUP);
-    let begin = Instant::now();
-    let mut pipe = loop {
+    let mut pipe = None;
+    testkit::eventually("it reads the pipe", || {
         let opened =
             std::fs::File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(scratch.path("config.toml"));
-        match opened {
-            Ok(pipe) => break pipe,
-            // Nobody reads it yet.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => {}
-            Err(error) => panic!("{error}"),
-        }
-        assert!(begin.elapsed() < LIMIT, "it does not read: {}", scratch.log());
-        std::thread::sleep(Duration::from_millis(5));
-    };
+        // ENXIO: nobody reads it yet.
+        pipe = opened.map_err(|error| assert_eq!(error.raw_os_error(), Some(nix::libc::ENXIO))).ok();
+        pipe.is_some()
+    });
+    let mut pipe = pipe.unwrap();
     assert!(scratch.is_healthy_by(&other), "{}", scratch.log());
     pipe.write_all(config.as_bytes()).unwrap();
     drop(pipe);
@@ -228,16 +222,13 @@ fn sighup_reloads_and_a_bad_file_changes_nothing() {
     scratch.configure(&format!("log-level = 'error'\n{first}"));
     scratch.signal(Signal::SIGHUP);
     // "reloaded" is below the new level; that the daemon got it shows in the requests that are logged no more.
-    let begin = Instant::now();
     let quiet = || {
         let before = scratch.log().len();
         scratch.signal(Signal::SIGHUP);
-        std::thread::sleep(Duration::from_millis(200));
+        pause(Duration::from_millis(200));
         scratch.log().len() == before
     };
-    while !quiet() {
-        assert!(begin.elapsed() < LIMIT, "{}", scratch.log());
-    }
+    assert!(wait_until(LIMIT, quiet), "{}", scratch.log());
     assert_eq!(scratch.stop(), Some(0));
 }
 

@@ -1,6 +1,3 @@
 #![no_main]
 
-#[path = "../../tests/hostile/config.rs"]
-mod config;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| config::check(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hostile::config::check(data));

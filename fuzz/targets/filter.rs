@@ -1,6 +1,3 @@
 #![no_main]
 
-#[path = "../../tests/hostile/filter.rs"]
-mod filter;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| filter::check(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hostile::filter::check(data));

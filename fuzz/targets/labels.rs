@@ -1,6 +1,3 @@
 #![no_main]
 
-#[path = "../../tests/hostile/labels.rs"]
-mod labels;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| labels::check(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hostile::labels::check(data));

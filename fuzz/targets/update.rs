@@ -1,17 +1,13 @@
 #![no_main]
 
-#[path = "../../tests/hostile/update.rs"]
-mod update;
-#[allow(dead_code, reason = "the other targets look at what is outside")]
-#[path = "../../tests/hostile/world.rs"]
-mod world;
+use hostile::private_root::PrivateRoot;
 
 thread_local! {
-    static WORLD: world::World = {
+    static ROOT: PrivateRoot = {
         // libFuzzer's hook ends the process where the panic is: in the other root, where it cannot keep the input.
         drop(std::panic::take_hook());
-        update::world()
+        hostile::update::private_root()
     };
 }
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| WORLD.with(|world| world.check(data)));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ROOT.with(|root| root.check(data)));

@@ -67,6 +67,7 @@ fn begin(root: &Path) -> io::Result<Child> {
     look.arg(LOOK).arg(root).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
+#[expect(clippy::disallowed_methods, reason = "it runs on a thread of its own, in a command")]
 fn wait(mut child: Child, deadline: Instant) -> Health {
     loop {
         match child.try_wait() {

@@ -115,26 +115,19 @@ impl Worker {
         if self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job).is_err() {
             return Err(Stuck(Duration::ZERO));
         }
+        let wait = Wait { started, before, deadline };
         loop {
-            let steps = self.progress.steps();
-            let stalled = steps.last.unwrap_or(started).elapsed();
-            let for_step = limit.saturating_sub(stalled);
-            let end = deadline.max(started + limit);
-            let for_all = end.saturating_duration_since(Instant::now());
-            let gets_on = steps.done != before;
-            let left = if gets_on { for_step.min(for_all) } else { for_step };
-            if left.is_zero() {
-                if let Some(longer) = limit_of.take() {
-                    limit = longer();
-                    continue;
+            let left = match wait.left(Instant::now(), self.progress.steps(), limit) {
+                Ok(left) => left,
+                Err(no_answer) => {
+                    if let Some(longer) = limit_of.take() {
+                        limit = longer();
+                        continue;
+                    }
+                    given_up.store(true, Ordering::Relaxed);
+                    return Err(no_answer);
                 }
-                given_up.store(true, Ordering::Relaxed);
-                return Err(if for_step.is_zero() {
-                    Stuck(stalled.max(started.elapsed()))
-                } else {
-                    Late(started.elapsed())
-                });
-            }
+            };
             match result.recv_timeout(left) {
                 Ok(result) => return Ok(result),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -145,33 +138,94 @@ impl Worker {
     }
 }
 
+/// How long a caller waits.
+struct Wait {
+    started: Instant,
+    /// The steps that were done when it began.
+    before: u64,
+    deadline: Instant,
+}
+
+impl Wait {
+    /// How long it may wait from `now` on before it has to look again, or why it gives up. `limit` is for a step.
+    fn left(&self, now: Instant, steps: Steps, limit: Duration) -> Result<Duration, NoAnswer> {
+        let waited = now.saturating_duration_since(self.started);
+        let stalled = now.saturating_duration_since(steps.last.unwrap_or(self.started));
+        let for_step = limit.saturating_sub(stalled);
+        if for_step.is_zero() {
+            return Err(Stuck(stalled.max(waited)));
+        }
+        if steps.done == self.before {
+            return Ok(for_step);
+        }
+        let end = self.deadline.max(self.started + limit);
+        let for_all = end.saturating_duration_since(now);
+        if for_all.is_zero() { Err(Late(waited)) } else { Ok(for_step.min(for_all)) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What a job that hangs is given. No test depends on what happens within it.
     const LIMIT: Duration = Duration::from_millis(100);
 
     /// Longer than any of these jobs takes.
-    const LONG: Duration = Duration::from_secs(10);
+    const LONG: Duration = Duration::from_secs(60);
 
     fn later() -> Instant {
         Instant::now() + LONG
     }
 
+    const fn seconds(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    /// With a clock of its own: a caller that began at 0 s, with 2 s for a step and 10 s for all.
     #[test]
-    fn a_hung_job_is_reported_and_later_ones_are_answered_at_once() {
+    fn a_caller_waits_as_long_as_steps_are_done_and_not_after_the_deadline() {
+        let zero = Instant::now();
+        let wait = Wait { started: zero, before: 5, deadline: zero + seconds(10) };
+        // Now, when the last step was done, the steps done, and what comes of it.
+        for (now, last, done, expected) in [
+            (0, None, 5, Ok(seconds(2))),
+            (1, None, 5, Ok(seconds(1))),
+            (2, None, 5, Err(Stuck(seconds(2)))),
+            // The one before takes longer than a step may.
+            (1, Some(1), 5, Ok(seconds(2))),
+            (3, Some(1), 5, Err(Stuck(seconds(3)))),
+            // It gets on.
+            (3, Some(2), 6, Ok(seconds(1))),
+            (8, Some(8), 9, Ok(seconds(2))),
+            (9, Some(9), 9, Ok(seconds(1))),
+            (10, Some(10), 9, Err(Late(seconds(10)))),
+            // It hung before the deadline.
+            (10, Some(8), 9, Err(Stuck(seconds(10)))),
+            // Only those that wait for others' steps have no deadline.
+            (10, Some(10), 5, Ok(seconds(2))),
+        ] {
+            let steps = Steps { last: last.map(|last| zero + seconds(last)), done };
+            assert_eq!(wait.left(zero + seconds(now), steps, seconds(2)), expected, "at {now} s, {steps:?}");
+        }
+        // One step may take its time, whatever the deadline.
+        let wait = Wait { started: zero, before: 5, deadline: zero };
+        let steps = Steps { last: Some(zero + seconds(1)), done: 6 };
+        assert_eq!(wait.left(zero + seconds(1), steps, seconds(2)), Ok(seconds(1)));
+    }
+
+    #[test]
+    fn a_hung_job_is_reported_and_so_are_later_ones() {
         let worker = Worker::start("test").unwrap();
         let (release, hang) = mpsc::channel::<()>();
         let first = worker.call(LIMIT / 2, || LIMIT, later(), move |_| hang.recv());
         assert!(matches!(first, Err(Stuck(time)) if time >= LIMIT));
-        let begin = Instant::now();
         assert!(worker.call(LIMIT / 2, || LIMIT, later(), |_| ()).is_err());
-        assert!(begin.elapsed() < LIMIT / 2, "answered without waiting");
         release.send(()).unwrap();
         while worker.progress.stalled().is_some() {
-            thread::sleep(Duration::from_millis(1));
+            thread::yield_now();
         }
-        assert_eq!(worker.call(LIMIT / 2, || LIMIT, later(), |_| 7), Ok(7), "works again");
+        assert_eq!(worker.call(LONG, || LONG, later(), |_| 7), Ok(7), "works again");
     }
 
     #[test]
@@ -183,47 +237,40 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_job_may_take_longer_than_one_step() {
-        let worker = Worker::start("test").unwrap();
-        let slow = worker.call(
-            LIMIT / 2,
-            || LIMIT,
-            later(),
-            |progress| {
-                for _ in 0..4 {
-                    thread::sleep(LIMIT / 2);
-                    progress.step();
-                }
-            },
-        );
-        assert_eq!(slow, Ok(()));
-    }
-
-    #[test]
     fn the_limit_is_asked_for_when_it_matters() {
         let worker = Worker::start("test").unwrap();
         assert_eq!(worker.call(LONG, || unreachable!("it is quick"), later(), |_| 7), Ok(7));
-        let slow = |_: &Progress| thread::sleep(LIMIT * 2);
-        assert_eq!(worker.call(LIMIT / 2, || LONG, later(), slow), Ok(()));
-        assert!(worker.call(LIMIT / 2, || LIMIT, later(), slow).is_err());
-        assert_eq!(worker.call(LIMIT / 2, || LONG, later(), |_| 7), Ok(7), "the one before is waited for");
+        let (release, hang) = mpsc::channel::<()>();
+        let hang = Arc::new(Mutex::new(hang));
+        let waits = || {
+            let hang = hang.clone();
+            move |_: &Progress| hang.lock().unwrap().recv().unwrap()
+        };
+        let longer = || {
+            release.send(()).unwrap();
+            LONG
+        };
+        assert_eq!(worker.call(LIMIT / 2, longer, later(), waits()), Ok(()), "it is waited for");
+        assert!(worker.call(LIMIT / 2, || LIMIT, later(), waits()).is_err());
+        assert_eq!(worker.call(LIMIT / 2, longer, later(), |_| 7), Ok(7), "the one before is waited for");
     }
 
     #[test]
-    fn a_slow_job_is_not_waited_for_after_the_deadline() {
+    fn a_job_that_does_steps_for_ever_is_not_waited_for() {
         let worker = Worker::start("test").unwrap();
+        let (release, hang) = mpsc::channel::<()>();
         let slow = worker.call(
-            LONG / 8,
-            || LONG / 4,
-            Instant::now() + LONG / 3,
-            |progress| {
-                for _ in 0..1000 {
-                    thread::sleep(LIMIT / 10);
+            LIMIT / 2,
+            || LIMIT,
+            Instant::now(),
+            move |progress| {
+                while hang.recv_timeout(Duration::from_millis(1)).is_err() {
                     progress.step();
                 }
             },
         );
-        assert!(matches!(slow, Err(Late(time)) if time < LONG), "{slow:?}");
+        assert!(slow.is_err(), "{slow:?}");
+        release.send(()).unwrap();
     }
 
     #[test]

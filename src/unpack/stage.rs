@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_first_to_publish_wins() {
-        if !crate::skip::is_root() {
+        if !testkit::is_root() {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn only_what_nobody_holds_is_cleaned() {
-        if !crate::skip::is_root() {
+        if !testkit::is_root() {
             return;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn something_else_in_the_layers_place_is_an_error() {
-        if !crate::skip::is_root() {
+        if !testkit::is_root() {
             return;
         }
         let directory = tempfile::tempdir().unwrap();

@@ -4,9 +4,9 @@ use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use crate::assert_no_orphan;
-use crate::held::{Held, Hold, When, can_hold, within};
+use crate::held::{Held, Hold, When, can_hold};
 use crate::points::{LIST_DIRECTORY, STORE_SYNCS, none};
-use crate::support::{Client, Daemon, Image, Kind, Layer, Mounted, Namespace, Site, Style, eventually, upper};
+use testkit::{Chain, Client, Daemon, Kind, Layer, Mounted, Namespace, Site, Style, eventually, upper, wait_until};
 
 #[test]
 fn what_another_request_holds_between_its_directory_and_the_store() {
@@ -16,7 +16,7 @@ fn what_another_request_holds_between_its_directory_and_the_store() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let layer = Layer::new("layer", &[("d/.wh.a", "")]);
     site.publish(&layer);
-    let image = Image::new("i", &[&layer]);
+    let image = Chain::new("i", &[&layer]);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
     client.committed("base", "");
@@ -48,7 +48,7 @@ const DELAYS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), D
 struct Making {
     daemon: Daemon,
     client: Client,
-    image: Image,
+    image: Chain,
     /// What is there before: directories, and snapshots.
     before: (usize, usize),
 }
@@ -62,10 +62,10 @@ impl Making {
         client.committed("base", "");
         // Looked through before anything is held, as that lists directories, too. One upon the other is still to come.
         for layer in &layers {
-            assert_eq!(Namespace::new(&client, &layer.digest, Style::New).in_place(&Image::new("i", &[layer])), [true]);
+            assert_eq!(Namespace::new(&client, &layer.digest, Style::New).in_place(&Chain::new("i", &[layer])), [true]);
         }
         let before = (daemon.ids().len(), client.keys().len());
-        Self { daemon, client, image: Image::new("i", &[&layers[0], &layers[1]]), before }
+        Self { daemon, client, image: Chain::new("i", &[&layers[0], &layers[1]]), before }
     }
 
     fn local(&self) {
@@ -99,8 +99,8 @@ impl Making {
     }
 }
 
-/// Plays with these two points held, and with longer limits until it says that they have met.
-fn spared(holds: impl Fn(Duration) -> [Hold; 2], play: impl Fn(&Making, Held, Duration) -> bool) {
+/// Runs with these two points held, and with longer limits until it says that they have met.
+fn spared(holds: impl Fn(Duration) -> [Hold; 2], run: impl Fn(&Making, Held, Duration) -> bool) {
     if !can_hold() {
         return;
     }
@@ -108,7 +108,7 @@ fn spared(holds: impl Fn(Duration) -> [Hold; 2], play: impl Fn(&Making, Held, Du
     let met = DELAYS.into_iter().any(|limit| {
         let making = Making::new(&site);
         let held = Held::holding(&making.daemon, &holds(limit));
-        let met = play(&making, held, limit);
+        let met = run(&making, held, limit);
         making.assert_spared();
         met
     });
@@ -126,7 +126,7 @@ fn what_is_stored_between_its_listing_and_its_look_into_the_store() {
             eventually("both have made their directories", || making.have_directories());
             let cleaning = scope.spawn(|| making.daemon.client().cleanup().unwrap());
             // The one that is in the store's transaction, and the clean-up with its listing.
-            let met = within(limit, || held.threads() == 2) && making.stored() == 0;
+            let met = wait_until(limit, || held.threads() == 2) && making.stored() == 0;
             eventually("both are stored", || making.stored() == 2);
             eventually("both are answered", || requests.iter().all(ScopedJoinHandle::is_finished));
             assert!(!cleaning.is_finished(), "held");

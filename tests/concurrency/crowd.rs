@@ -8,14 +8,14 @@ use std::thread::ScopedJoinHandle;
 use containerd_snapshots::tonic::Code;
 
 use crate::assert_no_orphan;
-use crate::support::{
-    Client, Daemon, Image, Kind, Labels, Layer, Mounted, Namespace, Pulled, Site, Style, extract_key, target_filter,
+use testkit::{
+    Chain, Client, Daemon, Kind, Labels, Layer, Mounted, Namespace, Pulled, Site, Style, extract_key, target_filter,
 };
 
 const CLIENTS: usize = 32;
 
 /// Images of two to six layers, which share the lower ones.
-fn images(site: &Site) -> Vec<Image> {
+fn images(site: &Site) -> Vec<Chain> {
     let layers: Vec<Layer> = (0..9)
         .map(|n| {
             let (own, shared, deleted) =
@@ -34,7 +34,7 @@ fn images(site: &Site) -> Vec<Image> {
         .collect();
     layers.iter().for_each(|layer| site.publish(layer));
     let image = |name: &str, numbers: &[usize]| {
-        Image::new(name, &numbers.iter().map(|number| &layers[*number]).collect::<Vec<_>>())
+        Chain::new(name, &numbers.iter().map(|number| &layers[*number]).collect::<Vec<_>>())
     };
     vec![
         image("a", &[0, 1]),
@@ -60,7 +60,7 @@ fn opened(site: &Site) -> u64 {
 }
 
 /// What one walk through each layer that is not `hidden` opens: its root, and then every directory to list it.
-fn opened_by_walks(images: &[Image], hidden: &[Layer]) -> u64 {
+fn opened_by_walks(images: &[Chain], hidden: &[Layer]) -> u64 {
     let mut opened = BTreeSet::new();
     for Layer { digest, files, .. } in images.iter().flat_map(|image| &image.layers) {
         if hidden.iter().any(|hidden| hidden.digest == *digest) {
@@ -86,10 +86,10 @@ fn tree(client: &Client, top: &str) -> Tree {
 }
 
 /// The trees of all images, pulled one after the other, and the snapshots that there are then.
-fn in_sequence(site: &Site, images: &[Image]) -> (Vec<Tree>, BTreeSet<(String, String)>) {
+fn in_sequence(site: &Site, images: &[Chain]) -> (Vec<Tree>, BTreeSet<(String, String)>) {
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let pull = |image: &Image| top(&Namespace::new(&client, &image.reference, Style::New).pull(image));
+    let pull = |image: &Chain| top(&Namespace::new(&client, &image.reference, Style::New).pull(image));
     let tops: Vec<String> = images.iter().map(pull).collect();
     (tops.iter().map(|top| tree(&client, top)).collect(), stored(&client))
 }
@@ -111,7 +111,7 @@ fn stored(client: &Client) -> BTreeSet<(String, String)> {
 
 #[test]
 fn thirty_two_clients_pull_and_run_at_once() {
-    let Some(site) = Site::moody(Kind::Cvmfs) else { return };
+    let Some(site) = Site::on_fuse(Kind::Cvmfs) else { return };
     let images = images(&site);
     let (trees, _) = in_sequence(&site, &images);
     // From here on some chains have a layer that each client extracts, at the top or with layers in place upon it.
@@ -156,9 +156,9 @@ fn thirty_two_clients_pull_and_run_at_once() {
 }
 
 /// A pull as containerd does it, while others remove: it begins again where a parent was taken away.
-fn pull_somehow(client: &Client, namespace: &str, image: &Image, number: &mut u64) -> Option<String> {
+fn pull_somehow(client: &Client, namespace: &str, image: &Chain, number: &mut u64) -> Option<String> {
     let mut parent = String::new();
-    for (index, target) in image.chain().iter().enumerate() {
+    for (index, target) in image.ids().iter().enumerate() {
         *number += 1;
         match client.prepare(&extract_key(namespace, *number, target), &parent, &image.labels(index, Style::New)) {
             Err(status) if status.code() == Code::AlreadyExists => {
@@ -174,7 +174,7 @@ fn pull_somehow(client: &Client, namespace: &str, image: &Image, number: &mut u6
 
 #[test]
 fn pulls_and_removals_of_the_same_chains_at_once() {
-    let Some(site) = Site::moody(Kind::Cvmfs) else { return };
+    let Some(site) = Site::on_fuse(Kind::Cvmfs) else { return };
     let images = images(&site);
     let (trees, expected) = in_sequence(&site, &images);
     let daemon = Daemon::start(&site.settings());

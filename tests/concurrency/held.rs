@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::mock_support::skip::skip;
-use crate::support::{Daemon, eventually};
+use testkit::skip;
+use testkit::{Daemon, eventually};
 
 /// Longer than any test holds anything.
 const DELAY: Duration = Duration::from_secs(60);
@@ -123,21 +123,9 @@ impl Drop for Held {
 /// Whether strace can be used here; says so if not.
 pub(crate) fn can_hold() -> bool {
     let runs = Command::new("strace").args(["-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    let can = crate::support::is_root() && runs.is_ok_and(|status| status.success());
+    let can = testkit::is_root() && runs.is_ok_and(|status| status.success());
     if !can {
-        skip("strace cannot trace here");
+        skip::lacks("strace cannot trace here");
     }
     can
-}
-
-/// Whether it is done within this time.
-pub(crate) fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    while !done() {
-        if start.elapsed() > limit {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    true
 }

@@ -10,18 +10,13 @@
 
 #![allow(clippy::result_large_err, reason = "the type is tonic's")]
 
-#[path = "../mock_support/mod.rs"]
-mod mock_support;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod clean_up;
 mod crowd;
 mod held;
 mod points;
 mod threads;
 
-use support::{Client, Daemon, Info};
+use testkit::{Client, Daemon, Info};
 
 const VIEW: i32 = 1;
 
@@ -32,5 +27,5 @@ fn assert_no_orphan(daemon: &Daemon, client: &Client) {
     let has_directory = |info: &&Info| info.kind != VIEW || info.parent.is_empty();
     let expected = client.list(&[]).unwrap().iter().filter(has_directory).count();
     assert_eq!(daemon.ids().len(), expected, "{:?} {:?}", daemon.ids(), client.keys());
-    assert!(support::names(&daemon.root().join("trash")).is_empty());
+    assert!(testkit::names(&daemon.root().join("trash")).is_empty());
 }

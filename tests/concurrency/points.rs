@@ -7,11 +7,12 @@ use containerd_snapshots::tonic::{Code, Status};
 
 use tokio::sync::Notify;
 
-use crate::held::{Held, can_hold, within};
-use crate::support::{
-    Client, Daemon, Image, Kind, Labels, Layer, Mounted, Namespace, Site, Style, eventually, extract_key, labels,
+use crate::assert_no_orphan;
+use crate::held::{Held, can_hold};
+use testkit::{
+    Chain, Client, Daemon, Kind, Labels, Layer, Mounted, Namespace, Site, Style, eventually, extract_key, labels,
+    wait_until,
 };
-use crate::{assert_no_orphan, support};
 
 const MAKE_DIRECTORY: &str = "?mkdir,?mkdirat";
 const MAKE_LINK: &str = "?symlink,?symlinkat";
@@ -53,7 +54,7 @@ fn cases(site: &Site, daemon: &Daemon, client: &Client, round: usize) -> Vec<Cas
     // Without deletions: it has a cover only where it is the top-most layer of a stack.
     let plain = Layer::new(&name("plain"), &[("d/c", "c")]);
     [&layers[0], &layers[1], &plain].into_iter().for_each(|layer| site.publish(layer));
-    let image = Image::new("i", &[&layers[0]]);
+    let image = Chain::new("i", &[&layers[0]]);
     let base = name("base");
     client.committed(&base, "");
     client.prepare(&name("to commit"), &base, &none()).unwrap();
@@ -73,9 +74,9 @@ fn cases(site: &Site, daemon: &Daemon, client: &Client, round: usize) -> Vec<Cas
         key,
     };
 
-    let target = image.chain()[0].clone();
+    let target = image.ids()[0].clone();
     let key = extract_key(&format!("n{round}"), 1, &target);
-    let filter = support::target_filter(&target, "");
+    let filter = testkit::target_filter(&target, "");
     let prepare_remote = Case {
         call: "Prepare",
         points: &[MAKE_DIRECTORY, MAKE_LINK, RENAME, STORE_WRITES, STORE_SYNCS],
@@ -87,19 +88,19 @@ fn cases(site: &Site, daemon: &Daemon, client: &Client, round: usize) -> Vec<Cas
         key,
     };
 
-    let key = extract_key(&format!("m{round}"), 1, &Image::new("m", &[&layers[2]]).chain()[0]);
+    let key = extract_key(&format!("m{round}"), 1, &Chain::new("m", &[&layers[2]]).ids()[0]);
     let prepare_download = Case {
         call: "Prepare",
         points: &[MAKE_DIRECTORY, SYNC, STORE_WRITES, STORE_SYNCS],
         done: Box::new(exists(key.clone())),
         request: Box::new({
-            let (key, labels) = (key.clone(), Image::new("m", &[&layers[2]]).labels(0, Style::New));
+            let (key, labels) = (key.clone(), Chain::new("m", &[&layers[2]]).labels(0, Style::New));
             move |client| client.prepare(&key, "", &labels).map(drop)
         }),
         key,
     };
 
-    let chain = Namespace::new(client, &name("chain"), Style::New).pull(&Image::new("c", &[&layers[1], &plain]));
+    let chain = Namespace::new(client, &name("chain"), Style::New).pull(&Chain::new("c", &[&layers[1], &plain]));
     assert!(chain.iter().all(|layer| layer.in_place));
     let (key, top) = (name("container"), chain[1].name.clone());
     let prepare_container = Case {
@@ -178,7 +179,7 @@ fn cases(site: &Site, daemon: &Daemon, client: &Client, round: usize) -> Vec<Cas
     let clean_up = Case {
         call: CLEAN_UP,
         points: &[LIST_DIRECTORY, RENAME, DELETE],
-        done: Box::new(move |_| !orphan.exists() && support::names(&trash).is_empty()),
+        done: Box::new(move |_| !orphan.exists() && testkit::names(&trash).is_empty()),
         request: Box::new(Client::cleanup),
         key: String::new(),
     };
@@ -219,7 +220,7 @@ fn a_request_that_is_left_at_any_step_is_done_wholly() {
                 let gets_on = || cleaning.is_finished() || held.threads() > stopped;
                 match case.call {
                     // The second waits for the first one where that deletes: nothing shows this.
-                    CLEAN_UP => drop(within(Duration::from_secs(1), gets_on)),
+                    CLEAN_UP => drop(wait_until(Duration::from_secs(1), gets_on)),
                     _ => eventually("the clean-up gets on", gets_on),
                 }
                 drop(held);

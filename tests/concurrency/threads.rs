@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Client, Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style, eventually, extract_key};
+use testkit::{Chain, Client, Daemon, Kind, Labels, Layer, Namespace, Site, Style, eventually, extract_key};
 
 /// The threads of the daemon that are named after repositories, and those that sleep in the kernel's FUSE client.
 fn waiting_in_fuse(daemon: &Daemon) -> Vec<String> {
@@ -20,13 +20,13 @@ fn none() -> Labels {
 }
 
 /// Requests of all kinds that want the repository, from many clients.
-fn insist(daemon: &Daemon, images: &[Image], top: &str) {
+fn insist(daemon: &Daemon, images: &[Chain], top: &str) {
     std::thread::scope(|scope| {
         for number in 0..8 {
             scope.spawn(move || {
                 let client: Client = daemon.client();
                 for (round, image) in images.iter().enumerate() {
-                    let target = &image.chain()[0];
+                    let target = &image.ids()[0];
                     let key = extract_key(&format!("h{number}"), u64::try_from(round).unwrap(), target);
                     let _ = client.prepare(&key, "", &image.labels(0, Style::New));
                     let _ = client.prepare(&format!("h{number} {round}"), top, &none());
@@ -40,11 +40,11 @@ fn insist(daemon: &Daemon, images: &[Image], top: &str) {
 
 #[test]
 fn one_thread_hangs_with_a_repository() {
-    let Some(site) = Site::moody(Kind::Cvmfs) else { return };
+    let Some(site) = Site::on_fuse(Kind::Cvmfs) else { return };
     let layers: Vec<Layer> = (0..6).map(|n| Layer::new(&format!("l{n}"), &[("d/.wh.a", ""), ("d/b", "b")])).collect();
     layers.iter().for_each(|layer| site.publish(layer));
-    let images: Vec<Image> = layers.iter().map(|layer| Image::new("i", &[layer])).collect();
-    let daemon = Daemon::start(&site.impatient());
+    let images: Vec<Chain> = layers.iter().map(|layer| Chain::new("i", &[layer])).collect();
+    let daemon = Daemon::start(&site.short_limits());
     let client = daemon.client();
     let pulled = Namespace::new(&client, "default", Style::New).pull(&images[0]);
     let top = pulled[0].name.as_str();
@@ -63,19 +63,19 @@ fn one_thread_hangs_with_a_repository() {
 
 #[test]
 fn walks_that_hang_with_a_repository_are_bounded() {
-    let Some(site) = Site::moody(Kind::Cvmfs) else { return };
+    let Some(site) = Site::on_fuse(Kind::Cvmfs) else { return };
     let files: Vec<String> = (0..200).map(|n| format!("d{n}/f")).collect();
     let files: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "x")).collect();
     let layers: Vec<Layer> = (0..6).map(|n| Layer::new(&format!("wide {n}"), &files)).collect();
     layers.iter().for_each(|layer| site.publish(layer));
-    let images: Vec<Image> = layers.iter().map(|layer| Image::new("i", &[layer])).collect();
+    let images: Vec<Chain> = layers.iter().map(|layer| Chain::new("i", &[layer])).collect();
     let small = Layer::new("small", &[("f", "f")]);
     site.publish(&small);
-    let mut settings = site.impatient();
+    let mut settings = site.short_limits();
     settings.markers = "1s";
     let daemon = Daemon::start(&settings);
     let client = daemon.client();
-    let pulled = Namespace::new(&client, "default", Style::New).pull(&Image::new("small", &[&small]));
+    let pulled = Namespace::new(&client, "default", Style::New).pull(&Chain::new("small", &[&small]));
     client.prepare("k", &pulled[0].name, &none()).unwrap();
     site.mock().slow(Duration::from_millis(20));
     insist(&daemon, &images[..2], &pulled[0].name);

@@ -42,7 +42,11 @@ func TestConformance(t *testing.T) {
 		t.Fatal("CVMFS_SNAPSHOTTER_BIN must name the daemon's program")
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("the suite mounts file systems: it needs root")
+		const why = "the suite mounts file systems: it needs root"
+		if os.Getenv("REQUIRE_PRIVILEGED") == "1" {
+			t.Fatal(why + ", and REQUIRE_PRIVILEGED=1 forbids to skip it")
+		}
+		t.Skip(why)
 	}
 	var ran atomic.Int32
 	t.Run("Suite", func(t *testing.T) {

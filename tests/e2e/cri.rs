@@ -1,31 +1,30 @@
 //! Kubernetes' interface, through crictl, and ctr.
 
-use crate::common::cannot_run;
-use crate::common::containerd::{Containerd, Snapshotter, Version};
-use crate::common::daemon::Daemon;
-use crate::common::sandbox::Sandbox;
 use crate::remote::busy_image;
-use crate::site::{Kind, Site};
 use crate::tree::Tree;
+use testkit::inside::lists;
+use testkit::{Containerd, Daemon, ImageSite, Kind, Sandbox, Snapshotter, Version, has_fuse};
 
-const LIST: [&str; 3] = ["sh", "-c", "cd /data && find ."];
+/// Fails where what is deleted is there.
+fn list() -> Vec<&'static str> {
+    lists("./opaque/new", "deleted|[.]wh[.]", &["sh", "-c", "cd /data && find ."])
+}
 
 fn pod(version: Version, kind: Kind) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, kind);
+    let site = ImageSite::new(&sandbox, kind);
     let image = site.publish("test/box:1", &busy_image());
-    let daemon = Daemon::start(&sandbox, &site.config());
+    let daemon = Daemon::start_in(&sandbox, &site.config());
     let containerd = Containerd::start(&sandbox, version, Snapshotter::Cvmfs(&daemon), &site.registry);
     let reference = site.registry.reference("test/box:1");
 
     containerd.crictl(&["pull", &reference]).ok();
     let pod = containerd.run_pod("pod");
     let container = containerd.run_in_pod(&pod, "box", &reference, &["sleep", "10000"]);
-    let found = containerd.crictl(&[&["exec", &container][..], &LIST].concat()).ok();
-    assert!(found.contains("./opaque/new\n") && !found.contains("deleted") && !found.contains(".wh."), "{found}");
+    containerd.crictl(&[&["exec", &container], &list()[..]].concat()).ok();
     assert_eq!(site.asked_for(&image), [0; 0], "{:?}", site.registry.accesses());
     // The pause image, too, is in the repository.
     assert!(site.registry.accesses().iter().all(|access| access.status == 200), "{:?}", site.registry.accesses());
@@ -63,13 +62,13 @@ fn a_pod_of_containerd_1_6() {
 /// Who may make a pod may annotate it, and containerd makes such annotations labels of the pause container's snapshot.
 #[test]
 fn annotations_of_a_pod_ask_for_no_layer() {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, Kind::Directory);
+    let site = ImageSite::new(&sandbox, Kind::Directory);
     let image = site.publish("test/box:1", &busy_image());
-    let daemon = Daemon::start(&sandbox, &site.config());
+    let daemon = Daemon::start_in(&sandbox, &site.config());
     let containerd = Containerd::start(&sandbox, Version::V2_4, Snapshotter::Cvmfs(&daemon), &site.registry);
     let layer = image.layers.last().expect("a layer").digest.clone();
     let target = format!("sha256:{}", "5".repeat(64));
@@ -86,19 +85,19 @@ fn annotations_of_a_pod_ask_for_no_layer() {
     assert!(info.contains(&target) && info.contains(&layer) && info.contains("\"Active\""), "{info}");
     let listed = containerd.ctr(&["--namespace=k8s.io", "snapshots", snapshotter, "ls"]).ok();
     assert!(!listed.contains(&target), "{listed}");
-    let log = daemon.log_text();
+    let log = daemon.log();
     assert!(!log.contains(layer.trim_start_matches("sha256:")), "the layer is not even looked for: {log}");
     containerd.crictl(&["rmp", "-f", &pod.0]).ok();
 }
 
 fn ctr(version: Version, kind: Kind) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, kind);
+    let site = ImageSite::new(&sandbox, kind);
     let image = site.publish("test/box:1", &busy_image());
-    let daemon = Daemon::start(&sandbox, &site.config());
+    let daemon = Daemon::start_in(&sandbox, &site.config());
     let containerd = Containerd::start(&sandbox, version, Snapshotter::Cvmfs(&daemon), &site.registry);
     let reference = site.registry.reference("test/box:1");
     let hosts = containerd.socket().with_file_name("certs.d").to_string_lossy().into_owned();
@@ -108,8 +107,7 @@ fn ctr(version: Version, kind: Kind) {
     assert_eq!(site.asked_for(&image), [0; 0], "{:?}", site.registry.accesses());
     let cgroup = format!("/{}/one", containerd.namespace());
     let run = ["run", "--rm", "--cgroup", &cgroup, snapshotter, &reference, "one"];
-    let found = containerd.ctr(&[&run[..], &LIST].concat()).ok();
-    assert!(found.contains("./opaque/new\n") && !found.contains("deleted") && !found.contains(".wh."), "{found}");
+    containerd.ctr(&[&run[..], &list()].concat()).ok();
     containerd.ctr(&["images", "rm", "--sync", &reference]).ok();
 }
 

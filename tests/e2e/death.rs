@@ -5,13 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::cannot_run;
-use crate::common::image::{Entry, Image, Written};
-use crate::common::output::Output;
-use crate::common::sandbox::{Sandbox, wait_until};
 use crate::node::{Node, Release};
 use crate::remote::busy_image;
-use crate::site::{Kind, Site};
+use testkit::inside::prints;
+use testkit::{Entry, Image, ImageSite, Kind, Output, Sandbox, Written, has_fuse, wait_until};
 
 /// containerd's limit for a call to a snapshotter does not exist: ours is what bounds a client's wait. Some seconds of
 /// this are the client's own, on a machine busy with other tests.
@@ -19,7 +16,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// What `containers` says, by the name of the container.
 fn health(node: &Node<'_>, name: &str, options: &[&str]) -> Option<Value> {
-    let lines = node.daemon.command(&[&["containers", "--json"][..], options].concat()).ok();
+    let lines = node.daemon.run(&[&["containers", "--json"][..], options].concat()).ok();
     let mut containers = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     containers.find(|container| container["name"] == name)
 }
@@ -51,7 +48,7 @@ fn in_time(node: &Node<'_>, args: &[&str]) -> Output {
 
 /// A command fails, and the client says why and where, in time.
 #[track_caller]
-fn assert_refused(node: &Node<'_>, site: &Site, args: &[&str], cause: &str) {
+fn assert_refused(node: &Node<'_>, site: &ImageSite, args: &[&str], cause: &str) {
     let message = in_time(node, args).err();
     let path = site.path().to_string_lossy();
     for part in [cause, "test.cern.ch", &path] {
@@ -64,8 +61,8 @@ struct State {
     name: &'static str,
     /// What is said of the repository.
     cause: &'static str,
-    breaks: fn(&mut Site, &[&String]),
-    mends: fn(&mut Site, &[&String]),
+    breaks: fn(&mut ImageSite, &[&String]),
+    mends: fn(&mut ImageSite, &[&String]),
     /// Whether what was used before still works.
     serves_loaded: bool,
     /// What `containers` says meanwhile of one that depends on it, and whether that one recovers by itself.
@@ -144,7 +141,7 @@ struct New {
 }
 
 impl New {
-    fn publish(site: &Site, state: &str) -> Self {
+    fn publish(site: &ImageSite, state: &str) -> Self {
         let publish = |kind: &str, image: &Image| {
             let name = format!("test/{kind}-{state}:1");
             (site.registry.reference(&name), site.publish(&name, image))
@@ -158,11 +155,11 @@ impl New {
 }
 
 fn breaks(release: Release) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let mut site = Site::new(&sandbox, Kind::Cvmfs);
+    let mut site = ImageSite::new(&sandbox, Kind::Cvmfs);
     let node = Node::start(&sandbox, release, &site);
     // Downloaded: it has to live on.
     let local = Image::busybox().below(vec![Entry::file("below", "")]).layer(vec![Entry::file("local", "data")]);
@@ -204,16 +201,17 @@ fn breaks(release: Release) {
             node.nerdctl(&["restart", "--time=1", "depends"]).ok();
         }
         assert_health(&node, "depends", "alive");
-        assert_eq!(node.nerdctl(&["exec", "depends", "cat", "/data/written"]).ok(), "data\n");
+        node.exec("depends", &prints("data", &["cat", "/data/written"]));
     }
 }
 
 /// What is new is downloaded, what depends on the repository is refused, and the rest goes on.
-fn check_broken(node: &Node<'_>, site: &Site, state: &State, images: &New, [in_place, local]: [&str; 2]) {
-    // Compared inside: of a container that ends at once nerdctl may lose what it prints on a busy machine.
-    let holds = |file: &str, content: &str| format!("test \"$(cat {file})\" = {content}");
-    let new = holds("/new", state.name);
-    let run = |reference| ["run", "--rm", "--network=none", reference, "sh", "-c", &new];
+fn check_broken(node: &Node<'_>, site: &ImageSite, state: &State, images: &New, [in_place, local]: [&str; 2]) {
+    let new = prints(state.name, &["cat", "/new"]);
+    let in_new_container = |reference, command: &[&str]| {
+        let run = ["run", "--rm", "--network=none", reference];
+        in_time(node, &[&run[..], command].concat())
+    };
     let New { other: (other, written), upon: (upon, _) } = images;
     let top = &written.layers[2].digest;
     // Nowhere to download from: the registry's refusal is the answer.
@@ -222,38 +220,39 @@ fn check_broken(node: &Node<'_>, site: &Site, state: &State, images: &New, [in_p
     site.registry.withhold_nothing();
     in_time(node, &["pull", "--quiet", other]).ok();
     assert!(site.registry.asked_for(top) > 0, "{:?}", site.registry.accesses());
-    let log = node.daemon.log_text();
+    let log = node.daemon.log();
     let said = |line: &str| ["layer is downloaded", top, state.cause].iter().all(|part| line.contains(part));
     assert!(log.lines().any(said), "{top}");
-    in_time(node, &run(other)).ok();
+    in_new_container(other, &new).ok();
 
     if state.serves_loaded {
-        in_time(node, &["run", "--rm", "--network=none", in_place, "cat", "/data/opaque/new"]).ok();
+        in_new_container(in_place, &prints("above", &["cat", "/data/opaque/new"])).ok();
     } else {
         assert_refused(node, site, &["pull", "--quiet", upon], state.cause);
-        assert_refused(node, site, &run(in_place), state.cause);
+        assert_refused(node, site, &["run", "--rm", "--network=none", in_place, "true"], state.cause);
     }
     in_time(node, &["ps"]).ok();
-    assert_eq!(in_time(node, &["exec", "local", "cat", "/local"]).ok(), "data");
-    in_time(node, &["run", "--rm", "--network=none", local, "sh", "-c", &holds("/local", "data")]).ok();
+    let holds_data = prints("data", &["cat", "/local"]);
+    in_time(node, &[&["exec", "local"], &holds_data[..]].concat()).ok();
+    in_new_container(local, &holds_data).ok();
     if state.health == "dead" {
-        let table = node.daemon.command(&["containers", "--dead"]).ok();
+        let table = node.daemon.run(&["containers", "--dead"]).ok();
         assert!(table.contains("depends") && table.contains("nerdctl restart"), "{table}");
     }
 }
 
 /// Everything works, with nothing restarted, and nothing is downloaded.
-fn check_mended(node: &Node<'_>, site: &Site, new: &New, in_place: &str) {
+fn check_mended(node: &Node<'_>, site: &ImageSite, new: &New, in_place: &str) {
     let (upon, written) = &new.upon;
     let top = &written.layers[1].digest;
     site.registry.withhold_layers().expect("the layers of the layout");
     let pulls = || node.nerdctl(&["pull", "--quiet", upon]).status.success();
     assert!(wait_until(ANSWER, pulls), "{}", node.nerdctl(&["pull", upon]));
-    let log = node.daemon.log_text();
+    let log = node.daemon.log();
     let said = |line: &str| ["layer is used in place", top].iter().all(|part| line.contains(part));
     assert!(log.lines().any(said), "{top}");
     node.run(upon, &["test", "-s", "/new"]);
-    assert_eq!(node.run(in_place, &["cat", "/data/opaque/new"]), "above");
+    node.run(in_place, &prints("above", &["cat", "/data/opaque/new"]));
 }
 
 #[test]

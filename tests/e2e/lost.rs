@@ -7,25 +7,21 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::common;
-use crate::common::cannot_run;
-use crate::common::output::{Output, run};
-use crate::common::sandbox::Sandbox;
 use crate::node::{Node, Release};
 use crate::remote::busy_image;
 use crate::restart::wait_for_connection;
-use crate::site::{Kind, Site};
 use crate::tree::Tree;
+use testkit::{ImageSite, Kind, Output, Sandbox, has_fuse, run};
 
 /// The exit code that keeps a service manager from trying again.
 const EX_CONFIG: i32 = 78;
 
 fn follow_the_way_back(release: Release, lose: impl Fn(&Path)) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, Kind::Directory);
+    let site = ImageSite::new(&sandbox, Kind::Directory);
     let mut node = Node::start(&sandbox, release, &site);
     let image = site.publish("test/box:1", &busy_image());
     // With a local layer, too.
@@ -38,15 +34,15 @@ fn follow_the_way_back(release: Release, lose: impl Fn(&Path)) {
     node.nerdctl(&["exec", &container, "sh", "-c", "echo mine >/written"]).ok();
     let expected = node.tree_of(&reference);
 
-    node.daemon.kill(Signal::SIGTERM);
+    node.daemon.signal(Signal::SIGTERM);
     node.daemon.process().wait(Duration::from_secs(20)).expect("the daemon ends");
     let root = node.daemon.root();
     lose(&root.join("metadata.redb"));
     let left = Tree::read(&root.join("snapshots"));
-    assert_eq!(node.daemon.refuse().code(), Some(EX_CONFIG), "{}", node.daemon.log_text());
+    assert_eq!(node.daemon.refuse().code(), Some(EX_CONFIG), "{}", node.daemon.log());
     Tree::read(&root.join("snapshots")).must_be(&left);
 
-    let log = node.daemon.log_text();
+    let log = node.daemon.log();
     let told = log.lines().rfind(|line| line.contains("(1) stop kubelet")).expect("the way back");
     let steps: Vec<&str> = told.split('`').skip(1).step_by(2).collect();
     let [away, _namespaces, containers, images, pods, pod_images, delete] = steps[..] else { panic!("{told}") };
@@ -86,7 +82,7 @@ fn clients(sandbox: &Sandbox, node: &Node<'_>) -> String {
     let nerdctl = node.nerdctl_program();
     write("nerdctl", format!("{} {}", nerdctl.display(), node.containerd.nerdctl_options().join(" ")));
     let endpoint = format!("unix://{}", node.containerd.socket().display());
-    let crictl = common::tool("crictl", "crictl");
+    let crictl = testkit::programs::tool("crictl", "crictl");
     write("crictl", format!("{} --runtime-endpoint {endpoint} --image-endpoint {endpoint}", crictl.display()));
     bin.to_str().expect("ASCII").to_owned()
 }

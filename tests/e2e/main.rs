@@ -16,11 +16,6 @@
 //! | `debian` | a real image |
 //! | `node`, `site`, `tree` | what they all use |
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../mock_support/mod.rs"]
-mod mock_support;
-
 mod cri;
 mod death;
 mod debian;
@@ -31,7 +26,6 @@ mod reboot;
 mod remote;
 mod restart;
 mod share;
-mod site;
 mod tree;
 mod trees;
 mod users;

@@ -2,12 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::containerd::{Containerd, Nerdctl, Snapshotter, Version};
-use crate::common::daemon::Daemon;
-use crate::common::output::Output;
-use crate::common::sandbox::Sandbox;
-use crate::site::Site;
 use crate::tree::Tree;
+use testkit::{Containerd, Daemon, ImageSite, Nerdctl, Output, Sandbox, Snapshotter, Version};
 
 /// Which containerd and which nerdctl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +16,14 @@ pub(crate) enum Release {
 
 /// A daemon and a containerd that uses it.
 pub(crate) struct Node<'a> {
-    pub(crate) daemon: Daemon<'a>,
+    pub(crate) daemon: Daemon,
     pub(crate) containerd: Containerd<'a>,
     release: Release,
 }
 
 impl<'a> Node<'a> {
-    pub(crate) fn start(sandbox: &'a Sandbox, release: Release, site: &Site) -> Self {
-        let daemon = Daemon::start(sandbox, &site.config());
+    pub(crate) fn start(sandbox: &'a Sandbox, release: Release, site: &ImageSite) -> Self {
+        let daemon = Daemon::start_in(sandbox, &site.config());
         let version = match release {
             Release::New => Version::V2_4,
             Release::Old => Version::V1_6,
@@ -59,10 +55,16 @@ impl<'a> Node<'a> {
         self.nerdctl(&["pull", "--quiet", reference]).ok();
     }
 
-    /// Runs a command in a container of its own, and returns what it printed.
+    /// Runs a command in a container of its own, which must succeed.
     #[track_caller]
-    pub(crate) fn run(&self, reference: &str, command: &[&str]) -> String {
-        self.nerdctl(&[&["run", "--rm", "--network=none", reference][..], command].concat()).ok()
+    pub(crate) fn run(&self, reference: &str, command: &[&str]) {
+        self.nerdctl(&[&["run", "--rm", "--network=none", reference][..], command].concat()).ok();
+    }
+
+    /// Runs a command in a running container, which must succeed.
+    #[track_caller]
+    pub(crate) fn exec(&self, container: &str, command: &[&str]) {
+        self.nerdctl(&[&["exec", container][..], command].concat()).ok();
     }
 
     /// Starts a container that sleeps, and returns its ID.

@@ -6,32 +6,29 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::common::cannot_run;
-use crate::common::daemon::program;
-use crate::common::sandbox::{Sandbox, wait_until};
 use crate::node::{Node, Release};
 use crate::remote::busy_image;
 use crate::restart::wait_for_connection;
-use crate::site::{Kind, Site};
 use crate::tree::Tree;
+use testkit::inside::prints;
+use testkit::{ImageSite, Kind, Sandbox, has_fuse, wait_until};
 
 /// Everything is killed, /run is emptied, and the repository is mounted late.
 fn reboot(release: Release) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let mut site = Site::new(&sandbox, Kind::Cvmfs);
+    let mut site = ImageSite::new(&sandbox, Kind::Cvmfs);
     let mut node = Node::start(&sandbox, release, &site);
     let image = site.publish("test/box:1", &busy_image());
     let reference = site.registry.reference("test/box:1");
     node.pull(&reference);
     let container = node.start_sleeping(&reference);
-    let exec = |node: &Node<'_>, script: &str| node.nerdctl(&["exec", &container, "sh", "-c", script]).ok();
-    exec(&node, "echo data >/data/written && rm /data/kept && sync");
+    node.exec(&container, &["sh", "-c", "echo data >/data/written && rm /data/kept && sync"]);
     let before = Tree::read(&node.rootfs(&container));
 
-    node.daemon.kill(Signal::SIGKILL);
+    node.daemon.signal(Signal::SIGKILL);
     node.containerd.power_off();
     fs::remove_file(node.daemon.socket()).expect("it was in /run");
     site.mock().kill();
@@ -52,10 +49,10 @@ fn reboot(release: Release) {
     });
     assert!(started, "{last}");
     Tree::read(&node.rootfs(&container)).must_be(&before);
-    assert_eq!(exec(&node, "cat /data/written && ! test -e /data/kept && echo right"), "data\nright\n");
+    node.exec(&container, &prints("data", &["sh", "-c", "cat /data/written && ! test -e /data/kept"]));
     assert_eq!(site.asked_for(&image), [0; 0], "nothing is downloaded for it");
     // The image is as good as before, too.
-    assert_eq!(node.run(&reference, &["cat", "/data/opaque/new"]), "above");
+    node.run(&reference, &prints("above", &["cat", "/data/opaque/new"]));
     node.remove(&container);
 }
 
@@ -71,22 +68,21 @@ fn a_reboot_with_a_late_repository_with_containerd_1_6() {
 
 #[test]
 fn an_upgrade_to_another_program() {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, Kind::Cvmfs);
+    let site = ImageSite::new(&sandbox, Kind::Cvmfs);
     let mut node = Node::start(&sandbox, Release::New, &site);
     site.publish("test/box:1", &busy_image());
     let reference = site.registry.reference("test/box:1");
     node.pull(&reference);
     let container = node.start_sleeping(&reference);
-    let exec = |node: &Node<'_>, script: &str| node.nerdctl(&["exec", &container, "sh", "-c", script]).ok();
-    exec(&node, "echo data >/data/written");
+    node.exec(&container, &["sh", "-c", "echo data >/data/written"]);
     let before = Tree::read(&node.rootfs(&container));
 
     let other = sandbox.join("another-program");
-    fs::copy(program(), &other).expect("a copy");
+    fs::copy(testkit::programs::daemon(), &other).expect("a copy");
     fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).expect("chmod");
     node.daemon.upgrade(&other);
     let runs = fs::read_link(format!("/proc/{}/exe", node.daemon.process().pid())).expect("its program");
@@ -94,9 +90,9 @@ fn an_upgrade_to_another_program() {
     wait_for_connection(&node);
 
     Tree::read(&node.rootfs(&container)).must_be(&before);
-    assert_eq!(exec(&node, "cat /data/written"), "data\n");
-    assert_eq!(node.run(&reference, &["cat", "/data/opaque/new"]), "above");
+    node.exec(&container, &prints("data", &["cat", "/data/written"]));
+    node.run(&reference, &prints("above", &["cat", "/data/opaque/new"]));
     node.nerdctl(&["restart", "--time=1", &container]).ok();
-    assert_eq!(exec(&node, "cat /data/written"), "data\n");
+    node.exec(&container, &prints("data", &["cat", "/data/written"]));
     node.remove(&container);
 }

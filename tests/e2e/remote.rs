@@ -1,11 +1,9 @@
 //! Which layers are downloaded, and that a container is right whichever they are.
 
-use crate::common::cannot_run;
-use crate::common::image::{Entry, Image};
-use crate::common::sandbox::Sandbox;
 use crate::node::{Node, Release, mounts_naming};
-use crate::site::{Kind, Site};
 use crate::tree::Tree;
+use testkit::inside::lists;
+use testkit::{Entry, Image, ImageSite, Kind, Sandbox, has_fuse};
 
 /// Layers that hide and replace something of each other; the empty one twice.
 pub(crate) fn busy_image() -> Image {
@@ -40,21 +38,18 @@ pub(crate) fn busy_image() -> Image {
 
 /// Pulls and runs, with every layer in the repository and none in the registry.
 fn all_in_place(release: Release, kind: Kind) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, kind);
+    let site = ImageSite::new(&sandbox, kind);
     let image = site.publish("test/box:1", &busy_image());
     let node = Node::start(&sandbox, release, &site);
     let reference = site.registry.reference("test/box:1");
 
     node.pull(&reference);
-    let found = node.run(&reference, &["find", "/", "-xdev"]);
-    assert!(found.contains("/data/opaque/new\n"), "{found}");
-    for hidden in ["deleted", "gone", ".wh.", ".cvmfs"] {
-        assert!(!found.contains(hidden), "{hidden} in {found}");
-    }
+    let hidden = "deleted|gone|[.]wh[.]|[.]cvmfs";
+    node.run(&reference, &lists("/data/opaque/new", hidden, &["find", "/", "-xdev"]));
 
     let container = node.start_sleeping(&reference);
     let expected = Tree::of_umoci(&site, "test/box:1", &sandbox.join("umoci"));
@@ -89,11 +84,11 @@ fn all_in_place_in_a_directory_with_containerd_1_6() {
 
 /// Pulls and runs an image of four layers some of which are not in the repository.
 fn partly_in_place(release: Release, kind: Kind) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, kind);
+    let site = ImageSite::new(&sandbox, kind);
     let node = Node::start(&sandbox, release, &site);
     // All first, as containerd then keeps the blob of busybox; the other layers are of one image only.
     for (name, missing) in [("all", &[0, 1, 2, 3][..]), ("top", &[3]), ("middle", &[2]), ("bottom", &[0])] {
@@ -128,7 +123,7 @@ fn partly_in_place(release: Release, kind: Kind) {
         let asked = site.asked_for(&written);
         assert!(missing.iter().all(|index| asked.contains(index)), "{name}: {asked:?}");
         assert!(asked.iter().all(|index| *index >= missing[0]), "{name}: {asked:?}");
-        let log = node.daemon.log_text();
+        let log = node.daemon.log();
         for layer in &hidden {
             let said = |line: &&str| line.contains("layer is downloaded") && line.contains(layer.as_str());
             let line = log.lines().find(said).unwrap_or_else(|| panic!("no word about {layer}"));

@@ -3,19 +3,18 @@
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-use crate::common::cannot_run;
-use crate::common::sandbox::{Sandbox, wait_until};
 use crate::node::{Node, Release, mounts_naming};
 use crate::remote::busy_image;
-use crate::site::{Kind, Site};
 use crate::tree::Tree;
+use testkit::inside::prints;
+use testkit::{ImageSite, Kind, Sandbox, has_fuse, wait_until};
 
 fn restarts(release: Release, kind: Kind) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, kind);
+    let site = ImageSite::new(&sandbox, kind);
     let mut node = Node::start(&sandbox, release, &site);
     let image = site.publish("test/box:1", &busy_image());
     // With one local layer in the middle.
@@ -33,27 +32,26 @@ fn restarts(release: Release, kind: Kind) {
         Tree::read(&node.rootfs(&container)).must_be(&expected);
 
         // With a running container.
-        let exec = |node: &Node<'_>, script: &str| node.nerdctl(&["exec", &container, "sh", "-c", script]).ok();
-        exec(&node, "echo data >/data/written && rm /data/kept && echo more >>/data/opaque/new");
-        let script =
-            "cat /data/written /data/opaque/new && ! test -e /data/kept && ! test -e /data/deleted && echo right";
-        let answer = "data\nabovemore\nright\n";
+        let change = "echo data >/data/written && rm /data/kept && echo more >>/data/opaque/new";
+        node.exec(&container, &["sh", "-c", change]);
+        let script = "cat /data/written /data/opaque/new && ! test -e /data/kept && ! test -e /data/deleted";
+        let as_before = |node: &Node<'_>| node.exec(&container, &prints("data\nabovemore", &["sh", "-c", script]));
         let before = Tree::read(&node.rootfs(&container));
         restart(&mut node, signal);
-        assert_eq!(exec(&node, script), answer);
+        as_before(&node);
         Tree::read(&node.rootfs(&container)).must_be(&before);
         assert_eq!(mounts_naming(site.path()), [""; 0]);
 
         // containerd, and then both at once.
         for both in [false, true] {
             if both {
-                node.daemon.kill(signal);
+                node.daemon.signal(signal);
             }
             node.containerd.restart();
             if both {
                 restart(&mut node, signal);
             }
-            assert_eq!(exec(&node, script), answer);
+            as_before(&node);
             Tree::read(&node.rootfs(&container)).must_be(&before);
         }
 
@@ -62,7 +60,7 @@ fn restarts(release: Release, kind: Kind) {
         restart(&mut node, signal);
         node.containerd.restart();
         node.nerdctl(&["start", &container]).ok();
-        assert_eq!(exec(&node, script), answer);
+        as_before(&node);
         node.remove(&container);
     }
     site.registry.forget();
@@ -72,7 +70,7 @@ fn restarts(release: Release, kind: Kind) {
 
 /// Ends the daemon in this way and starts it again.
 fn restart(node: &mut Node<'_>, signal: Signal) {
-    node.daemon.kill(signal);
+    node.daemon.signal(signal);
     node.daemon.process().wait(Duration::from_secs(20)).expect("the daemon ends");
     node.daemon.restart();
     wait_for_connection(node);

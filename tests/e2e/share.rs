@@ -1,13 +1,11 @@
 //! Layers and images used more than once: in other places, in other namespaces, at once, and again after a removal.
 
-use crate::common::cannot_run;
-use crate::common::image::{Entry, Image};
-use crate::common::sandbox::{Sandbox, wait_until};
 use crate::node::{Node, Release};
 use crate::remote::busy_image;
-use crate::site::{Kind, Site};
 use crate::tree::Tree;
 use std::time::Duration;
+use testkit::inside::prints;
+use testkit::{Entry, Image, ImageSite, Kind, Sandbox, has_fuse, wait_until};
 
 /// A layer that replaces the directory `name` and deletes the file `deleted-NAME`.
 fn part(name: &str) -> Vec<Entry> {
@@ -19,11 +17,11 @@ fn part(name: &str) -> Vec<Entry> {
 }
 
 fn other_positions(release: Release, kind: Kind) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, kind);
+    let site = ImageSite::new(&sandbox, kind);
     let node = Node::start(&sandbox, release, &site);
     let base = vec![
         Entry::dir("parts"),
@@ -65,11 +63,11 @@ fn shared_layers_at_other_positions_with_containerd_1_6() {
 
 /// The same image in two namespaces; `local`: which of its layers are not in the repository.
 fn two_namespaces(release: Release, local: &[usize]) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, Kind::Cvmfs);
+    let site = ImageSite::new(&sandbox, Kind::Cvmfs);
     let node = Node::start(&sandbox, release, &site);
     let image = site.publish("test/box:1", &busy_image());
     site.hide(local.iter().map(|index| &image.layers[*index].digest));
@@ -96,8 +94,8 @@ fn two_namespaces(release: Release, local: &[usize]) {
     // What one namespace drops the other keeps.
     node.remove(&first);
     node.nerdctl(&["rmi", "-f", &reference]).ok();
-    let third = in_other(&["run", "--rm", "--network=none", &cgroup, &reference, "cat", "/data/opaque/new"]);
-    assert_eq!(third, "above");
+    let third = ["run", "--rm", "--network=none", &cgroup, &reference];
+    in_other(&[&third[..], &prints("above", &["cat", "/data/opaque/new"])].concat());
     in_other(&["rm", "-f", second.trim()]);
     node.pull(&reference);
     node.tree_of(&reference).must_be(&expected);
@@ -125,11 +123,11 @@ fn two_namespaces_with_a_local_bottom_layer_with_containerd_1_6() {
 }
 
 fn removed_and_pulled_again(release: Release, kind: Kind) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, kind);
+    let site = ImageSite::new(&sandbox, kind);
     let node = Node::start(&sandbox, release, &site);
     let image = site.publish("test/box:1", &busy_image());
     let reference = site.registry.reference("test/box:1");
@@ -171,11 +169,11 @@ fn removed_collected_and_pulled_again_with_containerd_1_6() {
 }
 
 fn at_once(release: Release) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, Kind::Cvmfs);
+    let site = ImageSite::new(&sandbox, Kind::Cvmfs);
     let node = Node::start(&sandbox, release, &site);
     let names = ["a", "bb", "ccc"].map(|name| {
         let image = busy_image().layer(part(name));

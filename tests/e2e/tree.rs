@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::common::output;
-use crate::site::Site;
+use testkit::{ImageSite, run};
 
 /// What everybody can see of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +46,10 @@ impl Tree {
     }
 
     /// What umoci makes of an image.
-    pub(crate) fn of_umoci(site: &Site, name: &str, to: &Path) -> Self {
+    pub(crate) fn of_umoci(site: &ImageSite, name: &str, to: &Path) -> Self {
         let (image, dir) = (format!("{}:{name}", site.layout().display()), to.to_string_lossy());
         let args = ["raw", "unpack", "--image", &image, &dir];
-        output::run("umoci", &args, "/usr/sbin:/usr/bin:/bin", Duration::from_secs(300)).ok();
+        run("umoci", &args, "/usr/sbin:/usr/bin:/bin", Duration::from_secs(300)).ok();
         Self::read(to)
     }
 

@@ -1,11 +1,8 @@
 //! The tree of a container is the one that another unpacker makes: names, types, modes, owners, times, targets, content.
 
-use crate::common::cannot_run;
-use crate::common::image::{Entry, Image};
-use crate::common::sandbox::Sandbox;
 use crate::node::{Node, Release};
-use crate::site::{Kind, Site};
 use crate::tree::Tree;
+use testkit::{Entry, Image, ImageSite, Kind, Sandbox, has_fuse};
 
 const MARKERS: &[u8] = include_bytes!("../data/cvmfs-catalog/layer.tar.gz");
 
@@ -62,11 +59,11 @@ fn marker_image(name: &str) -> Image {
 }
 
 fn markers(release: Release, kind: Kind) {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let sandbox = Sandbox::new();
-    let site = Site::new(&sandbox, kind);
+    let site = ImageSite::new(&sandbox, kind);
     let node = Node::start(&sandbox, release, &site);
     // Which layers are local: none, the top, the one with the markers, those below it, and those below and above.
     for (number, local) in [&[][..], &[4], &[3], &[0, 1, 2], &[0, 2, 4]].into_iter().enumerate() {

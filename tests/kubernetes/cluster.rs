@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::output::{Output, run};
-use crate::common::sandbox::{Process, Sandbox, wait_until};
-use crate::common::tool;
+use testkit::programs::tool;
+use testkit::{Output, Process, Sandbox, run, wait_until};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// For one call of kubectl, which waits for pods itself.

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::common::image::{Entry, Image, Written};
-use crate::stage::Stage;
+use crate::fixture::Fixture;
+use testkit::{Entry, Image, Written};
 
 fn with(content: &str) -> Image {
     base().layer(vec![Entry::dir("data"), Entry::file("data/own", content)])
@@ -14,58 +14,58 @@ fn base() -> Image {
 }
 
 /// Which layers were requested, by their position.
-fn requested(stage: &Stage, image: &Written) -> Vec<usize> {
-    stage.site.asked_for(image)
+fn requested(fixture: &Fixture, image: &Written) -> Vec<usize> {
+    fixture.site.asked_for(image)
 }
 
-pub(crate) fn a_missing_layer_is_downloaded(stage: &mut Stage) {
-    let image = stage.publish("test/missing:1", &with("missing"));
-    stage.site.hide([&image.layers[2].digest]);
-    stage.site.registry.withhold_nothing();
-    stage.apply(&[stage.pod("missing", "test/missing:1", json!({}), json!({}))]);
-    stage.wait_for_pod("missing");
-    assert_eq!(requested(stage, &image), [2]);
-    assert_eq!(stage.exec("missing", &["cat", "/data/shared", "/data/own"]), "sharedmissing");
+pub(crate) fn a_missing_layer_is_downloaded(fixture: &mut Fixture) {
+    let image = fixture.publish("test/missing:1", &with("missing"));
+    fixture.site.hide([&image.layers[2].digest]);
+    fixture.site.registry.withhold_nothing();
+    fixture.apply(&[fixture.pod("missing", "test/missing:1", json!({}), json!({}))]);
+    fixture.wait_for_pod("missing");
+    assert_eq!(requested(fixture, &image), [2]);
+    fixture.exec_prints("missing", &["cat", "/data/shared", "/data/own"], "sharedmissing");
     // One that is neither in the repository nor in the registry is an error of the registry, as without us.
-    let lost = stage.publish("test/lost:1", &with("lost"));
-    stage.site.hide([&lost.layers[2].digest]);
-    stage.apply(&[stage.pod("lost", "test/lost:1", json!({}), json!({}))]);
-    let message = stage.wait_for_event("lost", "not found");
+    let lost = fixture.publish("test/lost:1", &with("lost"));
+    fixture.site.hide([&lost.layers[2].digest]);
+    fixture.apply(&[fixture.pod("lost", "test/lost:1", json!({}), json!({}))]);
+    let message = fixture.wait_for_event("lost", "not found");
     assert!(message.contains(&lost.layers[2].digest), "{message}");
     // It starts by itself as soon as the layer is there.
-    stage.site.show([&lost.layers[2].digest]);
-    stage.wait_for_pod("lost");
-    assert_eq!(stage.exec("lost", &["cat", "/data/own"]), "lost");
+    fixture.site.show([&lost.layers[2].digest]);
+    fixture.wait_for_pod("lost");
+    fixture.exec_prints("lost", &["cat", "/data/own"], "lost");
 }
 
-pub(crate) fn images_share_their_layers(stage: &mut Stage) {
-    let first = stage.publish("test/first:1", &with("first"));
-    let second = stage.publish("test/second:1", &with("second"));
-    let pods = ["first", "second"].map(|name| stage.pod(name, &format!("test/{name}:1"), json!({}), json!({})));
-    stage.apply(&pods);
+pub(crate) fn images_share_their_layers(fixture: &mut Fixture) {
+    let first = fixture.publish("test/first:1", &with("first"));
+    let second = fixture.publish("test/second:1", &with("second"));
+    let pods = ["first", "second"].map(|name| fixture.pod(name, &format!("test/{name}:1"), json!({}), json!({})));
+    fixture.apply(&pods);
     for name in ["first", "second"] {
-        stage.wait_for_pod(name);
-        assert_eq!(stage.exec(name, &["cat", "/data/shared", "/data/own"]), format!("shared{name}"));
+        fixture.wait_for_pod(name);
+        fixture.exec_prints(name, &["cat", "/data/shared", "/data/own"], &format!("shared{name}"));
     }
-    assert_eq!((requested(stage, &first), requested(stage, &second)), (vec![], vec![]));
+    assert_eq!((requested(fixture, &first), requested(fixture, &second)), (vec![], vec![]));
 }
 
-pub(crate) fn pull_policy_always_asks_for_the_manifest_alone(stage: &mut Stage) {
-    let image = stage.publish("test/always:1", &with("always"));
-    let always = |name: &str| stage.pod(name, "test/always:1", json!({}), json!({"imagePullPolicy": "Always"}));
-    stage.apply(&[always("one")]);
-    stage.wait_for_pod("one");
-    stage.site.registry.forget();
-    stage.apply(&[always("two")]);
-    stage.wait_for_pod("two");
-    assert_eq!(requested(stage, &image), [0; 0]);
-    let accesses = stage.site.registry.accesses();
+pub(crate) fn pull_policy_always_asks_for_the_manifest_alone(fixture: &mut Fixture) {
+    let image = fixture.publish("test/always:1", &with("always"));
+    let always = |name: &str| fixture.pod(name, "test/always:1", json!({}), json!({"imagePullPolicy": "Always"}));
+    fixture.apply(&[always("one")]);
+    fixture.wait_for_pod("one");
+    fixture.site.registry.forget();
+    fixture.apply(&[always("two")]);
+    fixture.wait_for_pod("two");
+    assert_eq!(requested(fixture, &image), [0; 0]);
+    let accesses = fixture.site.registry.accesses();
     assert!(accesses.iter().any(|access| access.path.ends_with("/always/manifests/1")), "{accesses:?}");
 
     // A new image under the same name is noticed.
-    stage.publish("test/always:1", &with("new"));
-    stage.apply(&[always("three")]);
-    stage.wait_for_pod("three");
-    assert_eq!(stage.exec("one", &["cat", "/data/own"]), "always");
-    assert_eq!(stage.exec("three", &["cat", "/data/own"]), "new");
+    fixture.publish("test/always:1", &with("new"));
+    fixture.apply(&[always("three")]);
+    fixture.wait_for_pod("three");
+    fixture.exec_prints("one", &["cat", "/data/own"], "always");
+    fixture.exec_prints("three", &["cat", "/data/own"], "new");
 }

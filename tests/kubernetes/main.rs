@@ -3,35 +3,27 @@
 //! One cluster serves all tests, so this program has a harness of its own; its tests are ignored unless asked for:
 //! `make test-kubernetes`.
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../mock_support/mod.rs"]
-mod mock_support;
-#[path = "../e2e/site.rs"]
-#[allow(dead_code, reason = "the end-to-end tests use the rest")]
-mod site;
-
 mod access;
 mod cluster;
 mod crashes;
 mod daemonset;
 mod deployment;
+mod fixture;
 mod garbage;
 mod images;
 mod migration;
 mod node;
 mod pods;
 mod runtime_class;
-mod stage;
 
 use std::process::ExitCode;
 
+use fixture::test;
 use libtest_mimic::{Arguments, run};
-use stage::test;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    if (arguments.ignored || arguments.include_ignored) && !arguments.list && common::cannot_run() {
+    if (arguments.ignored || arguments.include_ignored) && !arguments.list && !testkit::has_fuse() {
         return ExitCode::SUCCESS;
     }
     // They share the node.
@@ -63,7 +55,7 @@ fn main() -> ExitCode {
         test("a_repository_dies_and_returns", crashes::a_repository_dies_and_returns),
     ];
     let conclusion = run(&arguments, tests);
-    match stage::finish() {
+    match fixture::finish() {
         Ok(()) => conclusion.exit_code(),
         Err(problems) => {
             eprintln!("the tests left something behind: {problems}");

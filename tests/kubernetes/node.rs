@@ -10,13 +10,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster, free_port, path};
-use crate::common::blocks::blocks_of;
-use crate::common::containerd::{Containerd, Version};
-use crate::common::daemon::{self, Daemon};
-use crate::common::output::{Output, run};
-use crate::common::sandbox::{Process, Sandbox, wait_until};
-use crate::common::tool;
-use crate::site::Site;
+use testkit::documents::blocks_of;
+use testkit::programs::tool;
+use testkit::{Containerd, Daemon, ImageSite, Output, Process, Sandbox, Version, run, wait_until};
 
 /// containerd collects garbage some moments after the last user of a snapshot is gone.
 const GARBAGE_LIMIT: Duration = Duration::from_secs(30);
@@ -64,7 +60,7 @@ pub(crate) struct Node {
     port: u16,
     kubeconfig: PathBuf,
     dir: PathBuf,
-    pub(crate) daemon: Daemon<'static>,
+    pub(crate) daemon: Daemon,
     pub(crate) containerd: Containerd<'static>,
     pub(crate) kubelet: Process,
 }
@@ -75,10 +71,10 @@ impl Node {
         sandbox: &'static Sandbox,
         name: &str,
         cluster: &Cluster,
-        site: &Site,
+        site: &ImageSite,
         default: Default,
     ) -> Self {
-        let daemon = Daemon::start_in(sandbox, &format!("snapshotter-{name}"), &site.config());
+        let daemon = Daemon::start_in_folder(sandbox, &format!("snapshotter-{name}"), &site.config());
         let folder = format!("containerd-{name}");
         let dir = sandbox.mkdir(&folder);
         fs::create_dir_all(dir.join("conf.d")).expect("a folder");
@@ -210,10 +206,10 @@ impl Drop for Node {
 }
 
 /// What our program tells people to write.
-fn printed(daemon: &Daemon<'_>) -> String {
+fn printed(daemon: &Daemon) -> String {
     let (socket, root) = (daemon.socket(), daemon.root());
     let args = ["--address", path(&socket), "--root", path(&root), "containerd-config", "--for", "2"];
-    run(daemon::program(), &args, "/usr/bin:/bin", Duration::from_secs(10)).ok()
+    run(testkit::programs::daemon(), &args, "/usr/bin:/bin", Duration::from_secs(10)).ok()
 }
 
 /// What a node has besides: here mostly that it must not meet others on this machine.

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::{Client, Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style, extract_key};
 use crate::times::{HEAD, Times};
+use testkit::{Chain, Client, Daemon, Kind, Labels, Layer, Namespace, Site, Style, extract_key};
 
 const ROUNDS: usize = 100;
 const ALTERNATIONS: usize = 10;
@@ -67,11 +67,11 @@ fn measure(client: &Client, calls: &mut Calls, names: &mut impl Iterator<Item = 
 #[test]
 #[ignore = "a measurement: make limits"]
 fn latency_beside_a_hung_repository() {
-    let Some(site) = Site::moody(Kind::Cvmfs) else { return };
+    let Some(site) = Site::on_fuse(Kind::Cvmfs) else { return };
     let layer = Layer::new("layer", &[("d/.wh.a", ""), ("d/b", "b")]);
     site.publish(&layer);
-    let image = Image::new("i", &[&layer]);
-    let daemon = Daemon::start(&site.impatient());
+    let image = Chain::new("i", &[&layer]);
+    let daemon = Daemon::start(&site.short_limits());
     let client = daemon.client();
     let top = Namespace::new(&client, "n", Style::New).pull(&image)[0].name.clone();
     client.committed("base", "");
@@ -93,10 +93,10 @@ fn latency_beside_a_hung_repository() {
                     let mut sequence = 0;
                     while !ended.load(Ordering::Relaxed) {
                         sequence += 1;
-                        let key = extract_key(&format!("{turn} {number}"), sequence, &image.chain()[0]);
+                        let key = extract_key(&format!("{turn} {number}"), sequence, &image.ids()[0]);
                         let _ = client.prepare(&key, "", &image.labels(0, Style::New));
                         let _ = client.prepare(&format!("{turn} {number} {sequence}"), top, &none());
-                        std::thread::sleep(std::time::Duration::from_millis(50));
+                        testkit::pause(std::time::Duration::from_millis(50));
                     }
                 });
             }

@@ -12,11 +12,6 @@
 
 #![allow(clippy::result_large_err, reason = "the type is tonic's")]
 
-#[path = "../mock_support/mod.rs"]
-mod mock_support;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod hung;
 mod many;
 mod memory;

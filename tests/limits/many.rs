@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::setting;
-use crate::support::{Client, Daemon, Kind, Labels, Layer, Site, extract_key, labels, sha256, target_filter};
 use crate::times::{HEAD, Resident, Times};
+use testkit::{Client, Daemon, Kind, Labels, Layer, Site, extract_key, labels, sha256, target_filter};
 
 const CLIENTS: usize = 8;
 /// Layers of an image, and containers on each.
@@ -84,7 +84,7 @@ fn many_snapshots() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let layers: Vec<Layer> =
         (0..DEPTH).map(|n| Layer::new(&format!("l{n}"), &[("d/.wh.a", ""), ("d/b", "b")])).collect();
-    layers.iter().for_each(|layer| layer.publish_without_record(&site.backing()));
+    layers.iter().for_each(|layer| layer.publish_without_record(site.backing()));
     let wanted = setting("SNAPSHOTS", SNAPSHOTS);
     let mut settings = site.settings();
     settings.log_level = "info";
@@ -144,7 +144,7 @@ fn many_snapshots() {
                     }
                 });
             }
-            std::thread::sleep(Duration::from_millis(300));
+            testkit::pause(Duration::from_millis(300));
             daemon.signal(Signal::SIGKILL);
         });
         daemon.wait();

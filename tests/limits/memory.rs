@@ -1,8 +1,8 @@
 //! Whether memory grows with the number of requests.
 
 use crate::setting;
-use crate::support::{Client, Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style, labels};
 use crate::times::{Resident, threads};
+use testkit::{Chain, Client, Daemon, Kind, Labels, Layer, Namespace, Site, Style, labels};
 
 const CLIENTS: usize = 4;
 const FEW: usize = 10_000;
@@ -14,7 +14,7 @@ fn none() -> Labels {
 }
 
 /// Requests as they come on a node: mostly reads, some containers, now and then a pull that is dropped again.
-fn play(client: &Client, image: &Image, top: &str, thread: usize, requests: usize, round: &mut usize) {
+fn use_image(client: &Client, image: &Chain, top: &str, thread: usize, requests: usize, round: &mut usize) {
     let mut sent = 0;
     while sent < requests {
         *round += 1;
@@ -46,7 +46,7 @@ fn resident_memory_after_many_requests() {
         .map(|n| Layer::new(&format!("l{n}"), &[("d/.wh.a", ""), ("d/b", "b"), ("e/.wh..wh..opq", "")]))
         .collect();
     layers.iter().for_each(|layer| site.publish(layer));
-    let image = Image::new("i", &layers.iter().collect::<Vec<_>>());
+    let image = Chain::new("i", &layers.iter().collect::<Vec<_>>());
     let many = setting("REQUESTS", 1_000_000);
     let mut settings = site.settings();
     settings.log_level = "info";
@@ -60,7 +60,7 @@ fn resident_memory_after_many_requests() {
         std::thread::scope(|scope| {
             for (thread, (client, round)) in clients.iter().zip(&mut rounds).enumerate() {
                 let (image, top) = (&image, &top);
-                scope.spawn(move || play(client, image, top, thread, requests / CLIENTS, round));
+                scope.spawn(move || use_image(client, image, top, thread, requests / CLIENTS, round));
             }
         });
         let now = Resident::of(&daemon);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::support::Daemon;
+use testkit::Daemon;
 
 /// How long each call of one kind took.
 #[derive(Default)]

@@ -7,8 +7,7 @@ use std::process::{Child, Command, Stdio};
 use nix::mount::{MntFlags, umount2};
 
 use super::{none, pull_in_place, top};
-use crate::mock_support;
-use crate::support::{Daemon, Image, Kind, Layer, Namespace, Settings, Site, Style, eventually};
+use testkit::{Chain, Daemon, Kind, Layer, Namespace, Settings, Site, Style, eventually};
 
 /// The settings of these tests give a probe one second and a mount eight.
 const SECONDS: &str = "2.5";
@@ -23,12 +22,12 @@ impl Automount {
     fn start(site: &Site, source: &str) -> Option<Self> {
         let known = std::fs::read_to_string("/proc/filesystems").unwrap();
         if !known.lines().any(|line| line.ends_with("\tautofs")) {
-            mock_support::skip::skip("the kernel has no autofs");
+            testkit::skip::skip("the kernel has no autofs");
             return None;
         }
         let path = site.beside("automounted");
         std::fs::create_dir(&path).unwrap();
-        let mut command = Command::new(mock_support::example("automounter"));
+        let mut command = Command::new(testkit::programs::helper("automounter"));
         command.arg(&path).arg(site.beside(source)).arg(SECONDS);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -61,7 +60,7 @@ fn every_mount_is_waited_for() {
     let layers = ["a", "b"].map(|name| Layer::new(name, &[(name, name)]));
     layers.iter().for_each(|layer| site.publish(layer));
     let Some(automount) = Automount::start(&site, "backing") else { return };
-    let image = Image::new("i", &[&layers[0], &layers[1]]);
+    let image = Chain::new("i", &[&layers[0], &layers[1]]);
     let daemon = Daemon::start(&automount.settings());
     let pulled = pull_in_place(&daemon.client(), &image);
     // Not only once in a while.
@@ -80,7 +79,7 @@ fn every_mount_is_waited_for() {
     let late = Layer::new("late", &[("late", "late")]);
     site.publish(&late);
     automount.expire();
-    pull_in_place(&daemon.client(), &Image::new("late", &[&late]));
+    pull_in_place(&daemon.client(), &Chain::new("late", &[&late]));
 }
 
 #[test]
@@ -93,7 +92,7 @@ fn a_mount_that_failed_at_the_start_is_waited_for_again() {
     // As at the start of a machine, before its network.
     eventually("the first mount fails", || !daemon.lines(&["repository is not mounted", "remedy"]).is_empty());
     std::fs::rename(site.backing(), site.beside("later")).unwrap();
-    pull_in_place(&daemon.client(), &Image::new("i", &[&layer]));
+    pull_in_place(&daemon.client(), &Chain::new("i", &[&layer]));
 }
 
 #[test]
@@ -102,7 +101,7 @@ fn a_mount_that_fails_is_waited_for_once_and_the_next_one_is_used() {
     let layer = Layer::new("a", &[("a", "a")]);
     site.publish(&layer);
     let Some(automount) = Automount::start(&site, "later") else { return };
-    let image = Image::new("i", &[&layer]);
+    let image = Chain::new("i", &[&layer]);
     let daemon = Daemon::start(&automount.settings());
     let client = daemon.client();
     let mut namespace = Namespace::new(&client, "default", Style::New);
@@ -112,14 +111,14 @@ fn a_mount_that_fails_is_waited_for_once_and_the_next_one_is_used() {
     let before = waited();
     for number in 0..3 {
         let other = Layer::new(&format!("other {number}"), &[("a", "a")]);
-        assert!(!namespace.pull(&Image::new("other", &[&other]))[0].in_place);
+        assert!(!namespace.pull(&Chain::new("other", &[&other]))[0].in_place);
     }
     assert_eq!(waited(), before, "a server that is away is not waited for again and again");
     assert!(!daemon.lines(&["layer is downloaded", "there is no such directory"]).is_empty());
 
     std::fs::rename(site.backing(), site.beside("later")).unwrap();
     let is_used = |attempt: usize| {
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        testkit::pause(std::time::Duration::from_millis(500));
         Namespace::new(&client, &format!("n{attempt}"), Style::New).pull(&image)[0].in_place
     };
     assert!((0..60).any(is_used), "the repository is there");
@@ -127,5 +126,5 @@ fn a_mount_that_fails_is_waited_for_once_and_the_next_one_is_used() {
     late.publish(&site.beside("later"));
     automount.expire();
     // One has worked since.
-    pull_in_place(&client, &Image::new("late", &[&late]));
+    pull_in_place(&client, &Chain::new("late", &[&late]));
 }

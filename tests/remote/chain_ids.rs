@@ -3,7 +3,7 @@
 use containerd_snapshots::tonic::Code;
 
 use crate::none;
-use crate::support::{Daemon, Image, Layer, Mounted, Namespace, Settings, Site, Style, lowers};
+use testkit::{Chain, Daemon, Layer, Mounted, Namespace, Settings, Site, Style, lowers};
 
 fn settings(site: &Site, verify: &str) -> Settings {
     let repositories = vec![site.entry("main", &format!("verify = '{verify}'"))];
@@ -16,11 +16,11 @@ on_both! {
         let right = Layer::new("right", &[("x", "x")]);
         site.publish(&right);
         let wrong = Layer::new("wrong", &[("x", "x")]);
-        wrong.publish_without_record(&site.backing());
-        wrong.record(&site.backing(), &right.diff_id);
+        wrong.publish_without_record(site.backing());
+        wrong.record(site.backing(), &right.diff_id);
         site.published(&wrong);
         let old = Layer::new("old", &[("x", "x")]);
-        old.publish_without_record(&site.backing());
+        old.publish_without_record(site.backing());
         site.published(&old);
         for (verify, expected) in [
             ("if-known", [true, false, true]),
@@ -31,11 +31,11 @@ on_both! {
             let client = daemon.client();
             for (layer, expected) in [&right, &wrong, &old].into_iter().zip(expected) {
                 for style in [Style::Old, Style::New] {
-                    let image = Image::new("i", &[layer]);
+                    let image = Chain::new("i", &[layer]);
                     let got = Namespace::new(&client, &format!("{style:?}"), style).in_place(&image);
                     assert_eq!(got, [expected], "{verify} {style:?} {layer:?}");
                     // On top of a layer whose chain ID is known.
-                    let image = Image::new("j", &[&right, layer]);
+                    let image = Chain::new("j", &[&right, layer]);
                     let got = Namespace::new(&client, &format!("{style:?}"), style).in_place(&image);
                     assert_eq!(got, [true, expected], "{verify} {style:?} {layer:?}");
                 }
@@ -50,14 +50,14 @@ on_both! {
         let Some(site) = Site::new(kind) else { return };
         let good = Layer::new("good", &[("etc/passwd", "good")]);
         let evil = Layer { diff_id: good.diff_id.clone(), ..Layer::new("evil", &[("etc/passwd", "evil")]) };
-        let (good_image, evil_image) = (Image::new("good", &[&good]), Image::new("evil", &[&evil]));
-        assert_eq!(good_image.chain(), evil_image.chain());
+        let (good_image, evil_image) = (Chain::new("good", &[&good]), Chain::new("evil", &[&evil]));
+        assert_eq!(good_image.ids(), evil_image.ids());
         // Each is published by itself, with or without a record of what it is.
         for with_record in [true, false] {
             site.publish(&good);
-            evil.publish_without_record(&site.backing());
+            evil.publish_without_record(site.backing());
             if with_record {
-                evil.record(&site.backing(), &crate::support::sha256("diff evil"));
+                evil.record(site.backing(), &testkit::sha256("diff evil"));
             } else {
                 for layer in [&good, &evil] {
                     let _ = std::fs::remove_dir_all(site.holder(layer).join(".metadata"));
@@ -92,18 +92,18 @@ on_both! {
         site.publish(&other);
         let daemon = Daemon::start(&site.settings());
         let client = daemon.client();
-        let first = Namespace::new(&client, "one", Style::New).pull(&Image::new("i", &[&layer]));
-        let second = Namespace::new(&client, "two", Style::New).pull(&Image::new("j", &[&other]));
+        let first = Namespace::new(&client, "one", Style::New).pull(&Chain::new("i", &[&layer]));
+        let second = Namespace::new(&client, "two", Style::New).pull(&Chain::new("j", &[&other]));
         assert!(first[0].in_place && first == second, "{first:?} {second:?}");
     }
 
     fn what_is_held_is_looked_at_again_where_a_record_becomes_required(kind) {
         let Some(site) = Site::new(kind) else { return };
         let (old, right) = (Layer::new("old", &[("x", "x")]), Layer::new("right", &[("y", "y")]));
-        old.publish_without_record(&site.backing());
+        old.publish_without_record(site.backing());
         site.published(&old);
         site.publish(&right);
-        let images = [Image::new("old", &[&old]), Image::new("right", &[&right])];
+        let images = [Chain::new("old", &[&old]), Chain::new("right", &[&right])];
         let mut daemon = Daemon::start(&settings(&site, "if-known"));
         for (verify, expected) in [("if-known", true), ("required", false), ("off", true)] {
             daemon.configure(&settings(&site, verify));
@@ -119,7 +119,7 @@ on_both! {
         let Some(site) = Site::new(kind) else { return };
         let (base, layer) = (Layer::new("base", &[]), Layer::new("layer", &[("x", "x")]));
         site.publish(&layer);
-        let image = Image::new("i", &[&base, &layer]);
+        let image = Chain::new("i", &[&base, &layer]);
         for (verify, style, expected) in [
             ("if-known", Style::Old, true),
             ("if-known", Style::New, true),
@@ -130,7 +130,7 @@ on_both! {
             let client = daemon.client();
             // Unpacked by a client that sends no labels.
             client.committed("default/1/base", "");
-            let key = crate::support::extract_key("default", 2, &image.chain()[1]);
+            let key = testkit::extract_key("default", 2, &image.ids()[1]);
             let answer = client.prepare(&key, "default/1/base", &image.labels(1, style));
             assert_eq!(answer.is_err(), expected, "{verify} {style:?}");
             if let Ok(mounts) = answer {
@@ -145,13 +145,13 @@ on_both! {
         let layer = Layer::new("a", &[("x", "right")]);
         right.publish(&layer);
         let wrong = Layer { files: vec![("x".to_owned(), "wrong".to_owned())], ..layer.clone() };
-        wrong.publish_without_record(&other.backing());
-        wrong.record(&other.backing(), &crate::support::sha256("diff wrong"));
+        wrong.publish_without_record(other.backing());
+        wrong.record(other.backing(), &testkit::sha256("diff wrong"));
         other.published(&wrong);
         let repositories = vec![other.entry("other", ""), right.entry("right", "")];
         let daemon = Daemon::start(&Settings { repositories, ..Settings::default() });
         let client = daemon.client();
-        let pulled = Namespace::new(&client, "default", Style::New).pull(&Image::new("i", &[&layer]));
+        let pulled = Namespace::new(&client, "default", Style::New).pull(&Chain::new("i", &[&layer]));
         assert!(pulled[0].in_place, "{}", daemon.log());
         right.hide(&layer);
         let refused = client.prepare("k1", &pulled[0].name, &none()).unwrap_err();
@@ -173,7 +173,7 @@ on_both! {
             let good = Layer::new(&format!("good {round}"), &[("x", "good")]);
             let evil = Layer::new(&format!("evil {round}"), &[("x", "evil")]);
             let evil = Layer { diff_id: good.diff_id.clone(), ..evil };
-            evil.publish_without_record(&site.backing());
+            evil.publish_without_record(site.backing());
             site.published(&evil);
             site.publish(&good);
             let together = std::sync::Barrier::new(2);
@@ -185,7 +185,7 @@ on_both! {
                         let name = if layer.digest == good_digest(round) { "good" } else { "evil" };
                         together.wait();
                         let pulled = Namespace::new(&client, &format!("{name}{round}"), Style::New)
-                            .pull(&Image::new(name, &[layer]));
+                            .pull(&Chain::new(name, &[layer]));
                         if name == "good" {
                             let mounts = client.prepare(&format!("k{round}"), &pulled[0].name, &none()).unwrap();
                             assert_eq!(Mounted::new(&mounts).read("x").as_deref(), Some("good"), "{pulled:?}");

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::support::{Daemon, Image, Layer, Namespace, Settings, Site, Style, extract_key, lowers};
 use crate::{none, published, pull_in_place, top};
+use testkit::{Chain, Daemon, Layer, Namespace, Settings, Site, Style, extract_key, lowers};
 
 on_both! {
     fn layers_are_used_in_place(kind) {
@@ -19,7 +19,7 @@ on_both! {
             let lines = daemon.lines(&["layer is used in place", &layer.digest]);
             assert!(!lines.is_empty() && lines[0].contains("main") && lines[0].contains(&image.reference), "{lines:?}");
         }
-        let mounts = client.prepare("k", &crate::support::Namespace::new(&client, "x", Style::Old).pull(&image)[2].name, &none()).unwrap();
+        let mounts = client.prepare("k", &testkit::Namespace::new(&client, "x", Style::Old).pull(&image)[2].name, &none()).unwrap();
         let links: Vec<_> = lowers(&mounts).into_iter().filter(|lower| lower.is_symlink()).collect();
         let targets: Vec<_> = links.iter().map(|link| fs::read_link(link).unwrap()).collect();
         let expected: Vec<_> = image.layers.iter().rev().map(|layer| site.path().join(layer.path())).collect();
@@ -30,7 +30,7 @@ on_both! {
         let Some(site) = Site::new(kind) else { return };
         let image = published(&site);
         let missing = Layer::new("missing", &[("m", "m")]);
-        let image = Image::new("partly", &[&image.layers[0], &missing, &image.layers[2]]);
+        let image = Chain::new("partly", &[&image.layers[0], &missing, &image.layers[2]]);
         let daemon = Daemon::start(&site.settings());
         let client = daemon.client();
         let pulled = Namespace::new(&client, "default", Style::New).pull(&image);
@@ -54,11 +54,11 @@ on_both! {
         fs::write(record, b"var\0var/cache\0").unwrap();
         let daemon = Daemon::start(&site.settings());
         let client = daemon.client();
-        let above = Image::new("above", &[&image.layers[0], &partly]);
+        let above = Chain::new("above", &[&image.layers[0], &partly]);
         let pulled = Namespace::new(&client, "default", Style::New).pull(&above);
         assert_eq!(pulled.iter().map(|layer| layer.in_place).collect::<Vec<_>>(), [true, false]);
         assert_eq!(daemon.lines(&["layer is downloaded", &partly.digest, "leaves out directories"]).len(), 1);
-        let lowest = Image::new("lowest", &[&partly, &image.layers[0]]);
+        let lowest = Chain::new("lowest", &[&partly, &image.layers[0]]);
         assert_eq!(Namespace::new(&client, "default", Style::Old).in_place(&lowest), [true, true]);
     }
 
@@ -75,7 +75,7 @@ on_both! {
         ];
         let daemon = Daemon::start(&Settings { repositories, ..Settings::default() });
         let client = daemon.client();
-        let pulled = pull_in_place(&client, &Image::new("i", &[&one, &both]));
+        let pulled = pull_in_place(&client, &Chain::new("i", &[&one, &both]));
         let mounts = client.prepare("k", top(&pulled), &none()).unwrap();
         let targets: Vec<_> = lowers(&mounts).iter().filter_map(|lower| fs::read_link(lower).ok()).collect();
         assert_eq!(targets, [first.path().join(both.path()), second.path().join(one.path())]);
@@ -88,14 +88,14 @@ on_both! {
     }
 
     fn a_repository_in_trouble_does_not_hide_the_next(kind) {
-        let (Some(mut first), Some(second)) = (Site::moody(kind), Site::new(kind)) else { return };
+        let (Some(mut first), Some(second)) = (Site::on_fuse(kind), Site::new(kind)) else { return };
         let layers: Vec<_> = (0..4).map(|n| Layer::new(&n.to_string(), &[("x", "x")])).collect();
         layers.iter().for_each(|layer| second.publish(layer));
         let repositories = vec![first.entry("first", ""), second.entry("second", "")];
-        let daemon = Daemon::start(&Settings { repositories, ..Settings::impatient() });
+        let daemon = Daemon::start(&Settings { repositories, ..Settings::short_limits() });
         let client = daemon.client();
         let pull = |index: usize| {
-            let image = Image::new(&index.to_string(), &[&layers[index]]);
+            let image = Chain::new(&index.to_string(), &[&layers[index]]);
             assert_eq!(Namespace::new(&client, "default", Style::New).in_place(&image), [true], "{index}");
         };
         pull(0);
@@ -113,7 +113,7 @@ on_both! {
         let Some(site) = Site::new(kind) else { return };
         let names = ["fan", "holder", "layerfs", "file", "record"];
         let layers: Vec<_> = names.iter().map(|name| Layer::new(name, &[("x", "x")])).collect();
-        layers.iter().for_each(|layer| layer.publish(&site.backing()));
+        layers.iter().for_each(|layer| layer.publish(site.backing()));
         let outside = site.beside("outside");
         fs::create_dir_all(&outside).unwrap();
         let swap = |path: &std::path::Path, name: &str| {
@@ -133,7 +133,7 @@ on_both! {
         let daemon = Daemon::start(&site.settings());
         let client = daemon.client();
         for layer in &layers {
-            let image = Image::new("i", &[layer]);
+            let image = Chain::new("i", &[layer]);
             assert_eq!(Namespace::new(&client, "default", Style::New).in_place(&image), [false], "{layer:?}");
             let lines = daemon.lines(&["layer is downloaded", &layer.digest]);
             assert_eq!(lines.len(), 1, "{lines:?}");
@@ -143,7 +143,7 @@ on_both! {
     fn a_held_layer_whose_repository_is_gone_is_downloaded_and_listed_after_the_healthy_one(kind) {
         let Some(mut site) = Site::new(kind) else { return };
         let image = published(&site);
-        let image = Image::new("one", &[&image.layers[0]]);
+        let image = Chain::new("one", &[&image.layers[0]]);
         let daemon = Daemon::start(&site.settings());
         let client = daemon.client();
         let held = pull_in_place(&client, &image);
@@ -151,10 +151,10 @@ on_both! {
         let local = Namespace::new(&client, "other", Style::New).pull(&image);
         assert!(!local[0].in_place);
         let namespace = Namespace::new(&client, "third", Style::New);
-        assert_eq!(namespace.find(&image.chain()[0], "").name, local[0].name, "the healthy one comes first");
+        assert_eq!(namespace.find(&image.ids()[0], "").name, local[0].name, "the healthy one comes first");
         site.remount();
         assert_eq!(Namespace::new(&client, "third", Style::New).pull(&image), held);
-        assert_eq!(client.list(&[&format!("labels.\"containerd.io/snapshot.ref\"=={}", image.chain()[0])]).unwrap().len(), 2);
+        assert_eq!(client.list(&[&format!("labels.\"containerd.io/snapshot.ref\"=={}", image.ids()[0])]).unwrap().len(), 2);
     }
 
     fn annotations_of_a_pod_do_not_reach_a_repository(kind) {
@@ -164,11 +164,11 @@ on_both! {
         let client = daemon.client();
         client.committed("k8s.io/1/pause", "");
         let mut labels = image.labels(0, Style::New);
-        labels.insert("containerd.io/snapshot/parent-chain-id".into(), image.chain()[1].clone());
+        labels.insert("containerd.io/snapshot/parent-chain-id".into(), image.ids()[1].clone());
         let mounts = client.prepare("k8s.io/2/0123456789abcdef", "k8s.io/1/pause", &labels).unwrap();
         assert_eq!(lowers(&mounts).len(), 1);
         // An extraction key for a target that the labels do not ask for.
-        client.prepare(&extract_key("default", 1, &image.chain()[1]), "k8s.io/1/pause", &labels).unwrap();
+        client.prepare(&extract_key("default", 1, &image.ids()[1]), "k8s.io/1/pause", &labels).unwrap();
         assert_eq!(client.list(&["kind==committed"]).unwrap().len(), 1);
     }
 }

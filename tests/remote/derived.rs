@@ -4,8 +4,8 @@ use std::fs;
 
 use containerd_snapshots::tonic::Code;
 
-use crate::support::{Daemon, Image, Layer, Mounted, Site, lowers, option, upper};
 use crate::{none, published, pull_in_place, top};
+use testkit::{Chain, Daemon, Layer, Mounted, Site, lowers, option, upper};
 
 on_both! {
     fn links_covers_seals_and_erases_are_made_again(kind) {
@@ -16,7 +16,7 @@ on_both! {
         site.publish(&high);
         let mut daemon = Daemon::start(&site.settings());
         let client = daemon.client();
-        let pulled = pull_in_place(&client, &Image::new("i", &[&low, &high]));
+        let pulled = pull_in_place(&client, &Chain::new("i", &[&low, &high]));
         let mounts = client.prepare("k", top(&pulled), &none()).unwrap();
         let expected = ["d/", "d/new", "e/"];
         assert_eq!(Mounted::new(&mounts).tree(), expected);
@@ -112,7 +112,7 @@ on_both! {
         // Moved: another path leads to the same content, the old one is gone.
         let moved = site.beside("moved");
         fs::create_dir(&moved).unwrap();
-        let _bind = Bind::new(&site.path(), &moved);
+        let _bind = Bind::new(site.path(), &moved);
         site.unmount();
         let mut settings = site.settings();
         settings.repositories[0].0 = "renamed".into();
@@ -124,7 +124,7 @@ on_both! {
         let targets: Vec<_> = lowers(&mounts).iter().filter_map(|lower| fs::read_link(lower).ok()).collect();
         assert!(targets.len() == 3 && targets.iter().all(|target| target.starts_with(&moved)), "{targets:?}");
         assert_eq!(Mounted::new(&mounts).tree(), expected);
-        assert_eq!(crate::support::Namespace::new(&client, "x", crate::support::Style::New).pull(&image), pulled);
+        assert_eq!(testkit::Namespace::new(&client, "x", testkit::Style::New).pull(&image), pulled);
         assert!(option(&mounts, "upperdir").is_some());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::support::{Daemon, Image, Kind, Layer, Mounted, Site};
 use crate::{none, pull_in_place, top};
+use testkit::{Chain, Daemon, Kind, Layer, Mounted, Site};
 
 /// Entries of a directory.
 const WIDTH: usize = 500;
@@ -30,7 +30,7 @@ fn a_layer_with_very_many_entries() {
     let daemon = Daemon::start(&settings);
     let client = daemon.client();
     let begin = Instant::now();
-    let pulled = pull_in_place(&client, &Image::new("i", &[&low, &high]));
+    let pulled = pull_in_place(&client, &Chain::new("i", &[&low, &high]));
     println!(
         "{entries} entries in {directories} directories: used in place after {:.3} s",
         begin.elapsed().as_secs_f64()
@@ -62,7 +62,7 @@ on_both! {
         site.publish(&high);
         let daemon = Daemon::start(&site.settings());
         let client = daemon.client();
-        let pulled = pull_in_place(&client, &Image::new("i", &[&low, &high]));
+        let pulled = pull_in_place(&client, &Chain::new("i", &[&low, &high]));
         let mounted = Mounted::new(&client.view("v", top(&pulled), &none()).unwrap());
         for level in 0..=LEVELS {
             let is_there = |name: &str| mounted.read(&(directory(level) + name)).is_some();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Client, Daemon, Info, Namespace, Site, Style, names, upper};
 use crate::{none, published, pull_in_place, top};
+use testkit::{Client, Daemon, Info, Namespace, Site, Style, names, upper};
 
 /// Everything that clients can see.
 fn seen(client: &Client) -> BTreeMap<String, (Info, String)> {
@@ -57,7 +57,7 @@ on_both! {
     }
 
     fn kills_in_the_middle_leave_nothing_that_clean_up_does_not_find(kind) {
-        let Some(site) = Site::moody(kind) else { return };
+        let Some(site) = Site::on_fuse(kind) else { return };
         let image = published(&site);
         let mut daemon = Daemon::start(&site.settings());
         for round in 0..6 {
@@ -71,12 +71,12 @@ on_both! {
                             let (key, labels) = (format!("{round} {n} {index}"), image.labels(0, Style::Old));
                             let _ = client.prepare(&key, "", &none());
                             let _ = client.commit(&format!("{key} c"), &key, &none());
-                            let _ = client.prepare(&format!("extract-{key} {}", image.chain()[0]), "", &labels);
+                            let _ = client.prepare(&format!("extract-{key} {}", image.ids()[0]), "", &labels);
                             let _ = client.view(&format!("{key} v"), &format!("{key} c"), &none());
                         }
                     });
                 }
-                std::thread::sleep(Duration::from_millis(15 * round));
+                testkit::pause(Duration::from_millis(15 * round));
                 daemon.signal(Signal::SIGKILL);
             });
             daemon.wait();
@@ -116,7 +116,7 @@ on_both! {
     }
 
     fn clean_up_spares_what_is_being_made(kind) {
-        let Some(site) = Site::moody(kind) else { return };
+        let Some(site) = Site::on_fuse(kind) else { return };
         let image = published(&site);
         let daemon = Daemon::start(&site.settings());
         std::thread::scope(|scope| {
@@ -153,7 +153,7 @@ on_both! {
 
 #[test]
 fn a_state_directory_that_others_can_enter_is_refused() {
-    let Some(site) = Site::new(crate::support::Kind::Directory) else { return };
+    let Some(site) = Site::new(testkit::Kind::Directory) else { return };
     let mut daemon = Daemon::start(&site.settings());
     daemon.client().committed("c", "");
     daemon.stop(Signal::SIGTERM);
@@ -192,7 +192,7 @@ fn assert_refused(daemon: &mut Daemon, why: &str) {
 
 #[test]
 fn a_lost_or_damaged_store_is_refused_and_nothing_is_deleted() {
-    let Some(site) = Site::new(crate::support::Kind::Directory) else { return };
+    let Some(site) = Site::new(testkit::Kind::Directory) else { return };
     let mut daemon = Daemon::start(&site.settings());
     daemon.client().committed(NAME, "");
     daemon.stop(Signal::SIGTERM);
@@ -228,7 +228,7 @@ fn a_lost_or_damaged_store_is_refused_and_nothing_is_deleted() {
 
 #[test]
 fn an_older_copy_of_the_store_is_refused_and_nothing_is_deleted() {
-    let Some(site) = Site::new(crate::support::Kind::Directory) else { return };
+    let Some(site) = Site::new(testkit::Kind::Directory) else { return };
     let mut daemon = Daemon::start(&site.settings());
     daemon.client().committed("old", "");
     daemon.stop(Signal::SIGTERM);
@@ -253,9 +253,9 @@ fn an_older_copy_of_the_store_is_refused_and_nothing_is_deleted() {
 
 #[test]
 fn the_daemon_mounts_nothing() {
-    let Some(site) = Site::moody(crate::support::Kind::Cvmfs) else { return };
+    let Some(site) = Site::on_fuse(testkit::Kind::Cvmfs) else { return };
     let image = published(&site);
-    let mut daemon = Daemon::start(&site.settings());
+    let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
     let pulled = pull_in_place(&client, &image);
     client.prepare("k", top(&pulled), &none()).unwrap();

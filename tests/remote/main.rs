@@ -10,16 +10,16 @@ macro_rules! on_both {
             #[allow(unused_imports, reason = "not every test needs everything")]
             use super::*;
 
-            fn run($kind: crate::support::Kind) $body
+            fn run($kind: testkit::Kind) $body
 
             #[test]
             fn directory() {
-                run(crate::support::Kind::Directory);
+                run(testkit::Kind::Directory);
             }
 
             #[test]
             fn cvmfs() {
-                run(crate::support::Kind::Cvmfs);
+                run(testkit::Kind::Cvmfs);
             }
         }
     )*};
@@ -33,30 +33,26 @@ mod hung;
 mod large;
 mod life;
 mod markers;
-#[path = "../mock_support/mod.rs"]
-mod mock_support;
 mod overlays;
 mod states;
-#[path = "../support/mod.rs"]
-mod support;
 
 use containerd_snapshots::tonic::{Code, Status};
 
-use support::{Client, Image, Labels, Layer, Namespace, Pulled, Site, Style};
+use testkit::{Chain, Client, Labels, Layer, Namespace, Pulled, Site, Style};
 
 /// Three layers that are published, as an image.
-fn published(site: &Site) -> Image {
+fn published(site: &Site) -> Chain {
     let layers = [
         Layer::new("a", &[("etc/passwd", "root"), ("a", "a")]),
         Layer::new("b", &[("b", "b"), (".wh.a", "")]),
         Layer::new("c", &[("c", "c")]),
     ];
     layers.iter().for_each(|layer| site.publish(layer));
-    Image::new("abc", &[&layers[0], &layers[1], &layers[2]])
+    Chain::new("abc", &[&layers[0], &layers[1], &layers[2]])
 }
 
 /// Pulls an image of which every layer is used in place; the name of its top.
-fn pull_in_place(client: &Client, image: &Image) -> Vec<Pulled> {
+fn pull_in_place(client: &Client, image: &Chain) -> Vec<Pulled> {
     let pulled = Namespace::new(client, "default", Style::New).pull(image);
     assert!(pulled.iter().all(|layer| layer.in_place), "{pulled:?}");
     pulled

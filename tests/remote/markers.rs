@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::support::{Daemon, Image, Kind, Layer, Mounted, Namespace, Site, Style, lowers};
 use crate::{none, pull_in_place, top};
+use testkit::{Chain, Daemon, Kind, Layer, Mounted, Namespace, Site, Style, lowers};
 
 fn layers() -> (Layer, Layer) {
     (
@@ -29,8 +29,8 @@ on_both! {
                 let layer = Layer::new(&format!("{directory}{name}"), &[(&format!("{directory}{name}"), "")]);
                 site.publish(&layer);
                 // Extracted locally it is refused by containerd; here only the answer matters.
-                let image = Image::new("i", &[&layer]);
-                let key = crate::support::extract_key("default", 1, &image.chain()[0]);
+                let image = Chain::new("i", &[&layer]);
+                let key = testkit::extract_key("default", 1, &image.ids()[0]);
                 client.prepare(&key, "", &image.labels(0, Style::New)).unwrap();
                 client.remove(&key).unwrap();
                 let lines = daemon.lines(&["layer is downloaded", &layer.digest, "not a valid whiteout"]);
@@ -40,7 +40,7 @@ on_both! {
     }
 
     fn a_walk_that_takes_too_long_goes_on_for_the_next_time(kind) {
-        let Some(site) = Site::moody(kind) else { return };
+        let Some(site) = Site::on_fuse(kind) else { return };
         let files: Vec<String> = (0..40).map(|n| format!("d{n}/f")).collect();
         let layer = Layer::new("wide", &files.iter().map(|file| (file.as_str(), "x")).collect::<Vec<_>>());
         site.publish(&layer);
@@ -48,16 +48,16 @@ on_both! {
         settings.markers = "200ms";
         let daemon = Daemon::start(&settings);
         let client = daemon.client();
-        let image = Image::new("i", &[&layer]);
+        let image = Chain::new("i", &[&layer]);
         site.mock().slow(Duration::from_millis(30));
         assert_eq!(Namespace::new(&client, "first", Style::New).in_place(&image), [false]);
         assert_eq!(daemon.lines(&["layer is downloaded", "try again later"]).len(), 1);
         site.mock().slow(Duration::ZERO);
-        crate::support::eventually("the walk ends", || Namespace::new(&client, "later", Style::New).in_place(&image) == [true]);
+        testkit::eventually("the walk ends", || Namespace::new(&client, "later", Style::New).in_place(&image) == [true]);
     }
 
     fn a_layer_does_not_wait_for_those_above_it(kind) {
-        let Some(site) = Site::moody(kind) else { return };
+        let Some(site) = Site::on_fuse(kind) else { return };
         let wide = |n: usize, width: usize| (0..n).map(|n| format!("d/{}/{n}/f", n % width)).collect::<Vec<_>>();
         let layer = |name: &str, files: &[String]| {
             Layer::new(name, &files.iter().map(|file| (file.as_str(), "x")).collect::<Vec<_>>())
@@ -70,19 +70,19 @@ on_both! {
         let daemon = Daemon::start(&settings);
         let client = daemon.client();
         site.mock().slow(Duration::from_millis(20));
-        let image = Image::new("i", &[&low, &high]);
-        let key = crate::support::extract_key("default", 1, &image.chain()[0]);
+        let image = Chain::new("i", &[&low, &high]);
+        let key = testkit::extract_key("default", 1, &image.ids()[0]);
         let answer = client.prepare(&key, "", &image.labels(0, Style::New));
         site.mock().slow(Duration::ZERO);
         assert!(answer.is_err(), "{:?}", daemon.lines(&["layer is downloaded"]));
     }
 
     fn they_are_looked_for_once_also_after_a_restart(kind) {
-        let Some(site) = Site::moody(kind) else { return };
+        let Some(site) = Site::on_fuse(kind) else { return };
         let (low, high) = layers();
         site.publish(&low);
         site.publish(&high);
-        let image = Image::new("i", &[&low, &high]);
+        let image = Chain::new("i", &[&low, &high]);
         let mut daemon = Daemon::start(&site.settings());
         let pulled = pull_in_place(&daemon.client(), &image);
         assert!(listed(&site) > 5);
@@ -119,7 +119,7 @@ fn a_deletion_that_is_too_deep_for_a_cover_means_a_download() {
     drop(openat(&directory, ".wh.x", OFlag::O_CREAT | OFlag::O_WRONLY, Mode::S_IRWXU).unwrap());
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let image = Image::new("i", &[&layer]);
+    let image = Chain::new("i", &[&layer]);
     assert_eq!(Namespace::new(&client, "default", Style::New).in_place(&image), [false]);
     assert_eq!(daemon.lines(&["layer is downloaded", &layer.digest, "cannot be made"]).len(), 1, "{}", daemon.log());
     assert_eq!(daemon.ids().len(), 1, "nothing is left over");
@@ -134,7 +134,7 @@ fn a_layer_that_is_mounted_with_other_owners_is_looked_at_again() {
     site.publish(&layer);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let image = Image::new("i", &[&layer]);
+    let image = Chain::new("i", &[&layer]);
     let pulled = pull_in_place(&client, &image);
     for owner in [7, 0] {
         site.mock.as_mut().unwrap().quit();
@@ -147,6 +147,7 @@ fn a_layer_that_is_mounted_with_other_owners_is_looked_at_again() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the target of a link is what is remembered")]
 fn a_layer_that_is_published_again_is_looked_at_again() {
     let Some(site) = Site::new(Kind::Cvmfs) else { return };
     let (low, high) = layers();
@@ -154,7 +155,7 @@ fn a_layer_that_is_published_again_is_looked_at_again() {
     site.publish(&high);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let pulled = pull_in_place(&client, &Image::new("i", &[&low, &high]));
+    let pulled = pull_in_place(&client, &Chain::new("i", &[&low, &high]));
     let old = client.prepare("k", top(&pulled), &none()).unwrap();
     let running = Mounted::new(&old);
     assert!(running.read("d/b").is_some() && running.read("d/a").is_none());
@@ -181,7 +182,7 @@ fn a_layer_that_changed_in_a_directory_is_looked_at_again() {
     site.publish(&high);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let pulled = pull_in_place(&client, &Image::new("i", &[&low, &high]));
+    let pulled = pull_in_place(&client, &Chain::new("i", &[&low, &high]));
     client.prepare("k", top(&pulled), &none()).unwrap();
     fs::write(site.holder(&high).join("layerfs/.wh.d"), "").unwrap();
     let mounts = client.view("v", top(&pulled), &none()).unwrap();

@@ -3,11 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::mock_support::{Mock, Options};
-use crate::support::{Daemon, Image, Kind, Layer, Mounted, Namespace, Site, Style};
 use crate::{none, pull_in_place, top};
+use testkit::{Chain, Daemon, Kind, Layer, Mock, Mounted, Namespace, Options, Site, Style};
 
-fn image(site: &Site) -> Image {
+fn image(site: &Site) -> Chain {
     let empty = Layer::new("empty", &[]);
     let base = Layer::new(
         "base",
@@ -42,7 +41,7 @@ fn image(site: &Site) -> Image {
     for layer in [&empty, &base, &deletes, &again] {
         site.publish(layer);
     }
-    Image::new("i", &[&empty, &base, &empty, &deletes, &again, &empty])
+    Chain::new("i", &[&empty, &base, &empty, &deletes, &again, &empty])
 }
 
 const TREE: [&str; 14] = [
@@ -120,7 +119,7 @@ on_both! {
                 let fresh = Layer::new(&format!("{index} {n}"), &[]);
                 if missing.contains(&n) { Layer { files: layer.files.clone(), ..fresh } } else { layer.clone() }
             }).collect();
-            let image = Image::new("mixed", &renamed.iter().collect::<Vec<_>>());
+            let image = Chain::new("mixed", &renamed.iter().collect::<Vec<_>>());
             let pulled = Namespace::new(&client, "default", Style::New).pull(&image);
             assert_eq!(pulled.iter().filter(|layer| !layer.in_place).count(), 2);
             let is_local = |n: usize| missing.contains(&n);
@@ -140,7 +139,7 @@ on_both! {
         [&base, &fresh, &above].into_iter().for_each(|layer| site.publish(layer));
         let daemon = Daemon::start(&site.settings());
         let client = daemon.client();
-        let pulled = pull_in_place(&client, &Image::new("i", &[&base, &fresh, &above]));
+        let pulled = pull_in_place(&client, &Chain::new("i", &[&base, &fresh, &above]));
         assert_eq!(Mounted::new(&client.view("v", top(&pulled), &none()).unwrap()).tree(), ["d/", "d/new", "e"]);
         assert_eq!(Mounted::new(&client.prepare("k", top(&pulled), &none()).unwrap()).tree(), ["d/", "d/new", "e"]);
         assert_eq!(Mounted::new(&client.view("w", &pulled[1].name, &none()).unwrap()).tree(), ["d/", "d/new"]);
@@ -149,8 +148,8 @@ on_both! {
     fn directories_keep_their_attributes(kind) {
         let Some(site) = Site::new(kind) else { return };
         let (base, layer) = (Layer::new("base", &[("tmp/a", "a")]), Layer::new("l", &[("tmp/.wh.a", ""), ("tmp/b", "b")]));
-        base.publish(&site.backing());
-        layer.publish(&site.backing());
+        base.publish(site.backing());
+        layer.publish(site.backing());
         let place = site.backing().join(layer.path());
         std::os::unix::fs::chown(place.join("tmp"), Some(12), Some(34)).unwrap();
         fs::set_permissions(place.join("tmp"), PermissionsExt::from_mode(0o3777)).unwrap();
@@ -160,7 +159,7 @@ on_both! {
         site.published(&layer);
         let daemon = Daemon::start(&site.settings());
         let client = daemon.client();
-        let pulled = pull_in_place(&client, &Image::new("i", &[&base, &layer]));
+        let pulled = pull_in_place(&client, &Chain::new("i", &[&base, &layer]));
         let view = Mounted::new(&client.view("v", top(&pulled), &none()).unwrap());
         let of = |path: &str| fs::metadata(view.path().join(path)).map(|m| (m.uid(), m.gid(), m.mode() & 0o7777)).unwrap();
         assert_eq!((of(""), of("tmp")), ((56, 78, 0o751), (12, 34, 0o3777)));
@@ -175,18 +174,18 @@ fn catalogs_below_the_root_are_hidden() {
     let Some(mut site) = Site::new(Kind::Cvmfs) else { return };
     // The mock puts catalogs into d and e.
     let layer = Layer::new("l", &[("c/f", ""), ("d/f", ""), ("e/f", "")]);
-    layer.publish(&site.backing());
+    layer.publish(site.backing());
     // Another mock in the place of the first, of a publisher with automatic catalogs.
     drop(site.mock.take());
     let options = Options { autocatalogs: true, ..Options::default() };
-    site.mock = Some(Mock::start(&site.backing(), &site.beside("repository"), options));
+    site.mock = Some(Mock::start(site.backing(), &site.beside("repository"), options));
     assert!(walkdir::WalkDir::new(site.path()).into_iter().any(|entry| {
         let entry = entry.unwrap();
         entry.file_name() == ".cvmfsautocatalog"
     }));
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let pulled = pull_in_place(&client, &Image::new("i", &[&layer]));
+    let pulled = pull_in_place(&client, &Chain::new("i", &[&layer]));
     let view = Mounted::new(&client.view("v", top(&pulled), &none()).unwrap());
     assert_eq!(view.tree(), ["c/", "c/f", "d/", "d/f", "e/", "e/f"]);
 }

@@ -3,15 +3,15 @@
 
 use containerd_snapshots::tonic::Code;
 
-use crate::support::{Daemon, Image, Layer, Mounted, Namespace, Site, Style, eventually};
 use crate::{assert_unavailable, none, published, pull_in_place, top};
+use testkit::{Chain, Daemon, Layer, Mounted, Namespace, Site, Style, eventually};
 
 /// Breaks the repository and mends it again.
-fn check(mut site: Site, cause: &str, breaks: impl Fn(&mut Site, &Image), mends: impl Fn(&mut Site, &Image)) {
+fn check(mut site: Site, cause: &str, breaks: impl Fn(&mut Site, &Chain), mends: impl Fn(&mut Site, &Chain)) {
     let image = published(&site);
     let other = Layer::new("other", &[("o", "o")]);
     site.publish(&other);
-    let daemon = Daemon::start(&site.impatient());
+    let daemon = Daemon::start(&site.short_limits());
     let client = daemon.client();
     let pulled = pull_in_place(&client, &image);
     client.prepare("k", top(&pulled), &none()).unwrap();
@@ -20,7 +20,7 @@ fn check(mut site: Site, cause: &str, breaks: impl Fn(&mut Site, &Image), mends:
 
     // Wanted: downloaded. With what was never asked for, and with what is held.
     let mut late = Namespace::new(&client, "late", Style::New);
-    assert_eq!(late.in_place(&Image::new("other", &[&image.layers[2], &image.layers[0]])), [false, false]);
+    assert_eq!(late.in_place(&Chain::new("other", &[&image.layers[2], &image.layers[0]])), [false, false]);
     assert_eq!(late.in_place(&image)[..1], [false]);
     // Depended on: an error that says what to do.
     assert_unavailable(client.prepare("k2", top(&pulled), &none()), &image.layers, &site, cause);
@@ -40,9 +40,9 @@ fn check(mut site: Site, cause: &str, breaks: impl Fn(&mut Site, &Image), mends:
         ["b", "c", "etc/", "etc/passwd"]
     );
     let again = Namespace::new(&client, "again", Style::Old)
-        .pull(&Image::new("again", &image.layers.iter().collect::<Vec<_>>()));
+        .pull(&Chain::new("again", &image.layers.iter().collect::<Vec<_>>()));
     assert_eq!(again, pulled, "held as before");
-    assert_eq!(Namespace::new(&client, "again", Style::Old).in_place(&Image::new("other", &[&other])), [true]);
+    assert_eq!(Namespace::new(&client, "again", Style::Old).in_place(&Chain::new("other", &[&other])), [true]);
 }
 
 on_both! {
@@ -52,18 +52,18 @@ on_both! {
     }
 
     fn client_killed_while_nobody_unmounts(kind) {
-        let Some(site) = Site::moody(kind) else { return };
+        let Some(site) = Site::on_fuse(kind) else { return };
         check(site, "is disconnected", |site, _| site.mock.as_mut().unwrap().kill(), |site, _| site.remount());
     }
 
     fn hung(kind) {
-        let Some(site) = Site::moody(kind) else { return };
+        let Some(site) = Site::on_fuse(kind) else { return };
         check(site, "does not answer", |site, _| site.mock().hang(), |site, _| site.mock().unhang());
     }
 
     fn input_output_error(kind) {
-        let Some(site) = Site::moody(kind) else { return };
-        let fail = |site: &mut Site, image: &Image| {
+        let Some(site) = Site::on_fuse(kind) else { return };
+        let fail = |site: &mut Site, image: &Chain| {
             // Also for what the kernel remembers, which the present revision makes it forget.
             let mock = site.mock();
             image.layers.iter().for_each(|layer| mock.hide(&layer.digest));
@@ -78,7 +78,7 @@ on_both! {
 
     fn layer_vanished(kind) {
         let Some(site) = Site::new(kind) else { return };
-        let all = |site: &Site, image: &Image, hide: bool| {
+        let all = |site: &Site, image: &Chain, hide: bool| {
             image.layers.iter().for_each(|layer| if hide { site.hide(layer) } else { site.show(layer) });
         };
         check(site, "does not have it", |site, image| all(site, image, true), |site, image| all(site, image, false));

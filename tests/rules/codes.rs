@@ -3,7 +3,7 @@
 use containerd_snapshots::tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unimplemented};
 
 use crate::start;
-use crate::support::{Labels, labels};
+use testkit::{Labels, labels};
 
 fn code<T: std::fmt::Debug>(
     result: Result<T, containerd_snapshots::tonic::Status>,

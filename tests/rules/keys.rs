@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use containerd_snapshots::tonic::Code;
 
 use crate::start;
-use crate::support::{Labels, labels, times_of as times};
+use testkit::{Labels, labels, times};
 
 #[test]
 fn any_text_is_a_key() {

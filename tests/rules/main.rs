@@ -7,22 +7,18 @@
 
 mod codes;
 mod keys;
-#[path = "../mock_support/mod.rs"]
-mod mock_support;
 mod mounts;
 mod outside;
 mod protocol;
 mod requests;
-#[path = "../support/mod.rs"]
-mod support;
 mod updates;
 mod usage;
 
-use support::{Client, Daemon, Settings};
+use testkit::{Client, Daemon, Settings};
 
 /// A daemon without repositories in use, and a client of it; `None` if it cannot run here.
 fn start() -> Option<(Daemon, Client)> {
-    if !support::is_root() {
+    if !testkit::is_root() {
         return None;
     }
     let directory = std::path::PathBuf::from("/nonexistent/layers");

@@ -4,9 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use crate::start;
-use crate::support::{
-    Daemon, Image, Kind, Labels, Layer, Mounted, Namespace, Site, Style, labels, lowers, option, upper,
-};
+use testkit::{Chain, Daemon, Kind, Labels, Layer, Mounted, Namespace, Site, Style, labels, lowers, option, upper};
 
 #[test]
 fn rule_03_mappings_give_the_owner_and_no_mount_option() {
@@ -25,11 +23,11 @@ fn rule_03_mappings_give_the_owner_and_no_mount_option() {
 #[test]
 fn the_annotations_of_an_image_do_not_give_its_layers_an_owner() {
     let Some((_daemon, client)) = start() else { return };
-    let image = Image::new("i", &[&Layer::new("a", &[])]);
+    let image = Chain::new("i", &[&Layer::new("a", &[])]);
     let mut annotated = image.labels(0, Style::New);
     annotated.insert("containerd.io/snapshot/uidmapping".into(), "0:1000:1".into());
     annotated.insert("containerd.io/snapshot/gidmapping".into(), "0:1000:1".into());
-    let key = crate::support::extract_key("default", 1, &image.chain()[0]);
+    let key = testkit::extract_key("default", 1, &image.ids()[0]);
     let root = fs::metadata(upper(&client.prepare(&key, "", &annotated).unwrap())).unwrap();
     assert_eq!((root.uid(), root.gid()), (0, 0));
 }
@@ -57,7 +55,7 @@ fn rule_11_the_kind_of_mount_follows_from_the_number_of_parents() {
         |mounts: &[containerd_snapshots::api::types::Mount]| (mounts[0].r#type.clone(), mounts[0].options.clone());
     let view0 = client.view("v0", "", &none).unwrap();
     assert_eq!(form(&view0), bind("ro"));
-    assert!(crate::support::names(view0[0].source.as_ref()).is_empty());
+    assert!(testkit::names(view0[0].source.as_ref()).is_empty());
     let view1 = client.view("v1", "c1", &none).unwrap();
     assert_eq!(form(&view1), bind("ro"));
     let view2 = client.view("v2", "c2", &none).unwrap();
@@ -109,6 +107,7 @@ fn rule_12_one_mount_with_separate_options() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the targets of links are what is compared")]
 fn rule_13_a_layer_that_repeats_is_listed_once() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let (a, empty) = (Layer::new("a", &[("a", "a")]), Layer::new("empty", &[]));
@@ -117,7 +116,7 @@ fn rule_13_a_layer_that_repeats_is_listed_once() {
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
     let mut namespace = Namespace::new(&client, "default", Style::New);
-    let pulled = namespace.pull(&Image::new("i", &[&empty, &a, &empty, &empty]));
+    let pulled = namespace.pull(&Chain::new("i", &[&empty, &a, &empty, &empty]));
     assert!(pulled.iter().all(|layer| layer.in_place));
     for mounts in [
         client.prepare("k", &pulled[3].name, &Labels::new()).unwrap(),
@@ -131,7 +130,7 @@ fn rule_13_a_layer_that_repeats_is_listed_once() {
         assert_eq!(Mounted::new(&mounts).tree(), ["a"]);
     }
     // One layer twice.
-    let twice = namespace.pull(&Image::new("j", &[&empty, &empty]));
+    let twice = namespace.pull(&Chain::new("j", &[&empty, &empty]));
     assert_eq!(Mounted::new(&client.view("w", &twice[1].name, &Labels::new()).unwrap()).tree(), [""; 0]);
 }
 
@@ -140,12 +139,12 @@ fn rule_14_lower_directories_are_short_and_have_a_common_parent() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let remote: Vec<_> =
         (0..60).map(|n| Layer::new(&format!("r{n}"), &[("f", &n.to_string()), (".wh.gone", "")])).collect();
-    remote.iter().for_each(|layer| layer.publish(&site.backing()));
+    remote.iter().for_each(|layer| layer.publish(site.backing()));
     let local: Vec<_> = (0..8).map(|n| Layer::new(&format!("l{n}"), &[(&format!("l{n}"), "x")])).collect();
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
     let mixed: Vec<&Layer> = remote[..52].iter().chain(&local).chain(&remote[52..]).collect();
-    let pulled = Namespace::new(&client, "default", Style::New).pull(&Image::new("large", &mixed));
+    let pulled = Namespace::new(&client, "default", Style::New).pull(&Chain::new("large", &mixed));
     let mounts = client.prepare("k", &pulled.last().unwrap().name, &Labels::new()).unwrap();
     let lowers = lowers(&mounts);
     assert!(pulled.iter().filter(|layer| layer.in_place).count() >= 52, "{pulled:?}");

@@ -13,8 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use regex::Regex;
 
-use crate::support::{Client, Daemon, Image, Kind, Labels, Layer, Mounted, Namespace, Site, Style};
-use crate::support::{eventually, extract_key, labels, upper};
+use testkit::{
+    Chain, Client, Daemon, Kind, Labels, Layer, Mounted, Namespace, Site, Style, eventually, extract_key, labels, upper,
+};
 
 /// Everything below a directory, with all that tells whether somebody touched it.
 fn look(root: &Path) -> BTreeMap<PathBuf, String> {
@@ -163,7 +164,7 @@ fn lead_out(site: &Site, client: &Client, outside: &Path) {
     symlink(outside.join("file"), root.join("d/a")).unwrap();
     symlink(outside, root.join("d/.wh.directory")).unwrap();
     symlink("../../../../../../../../../outside", root.join("e/up")).unwrap();
-    let image = Image::new("links", &[&Layer::new("base", &[("d/a", ""), ("out", "")]), &hostile]);
+    let image = Chain::new("links", &[&Layer::new("base", &[("d/a", ""), ("out", "")]), &hostile]);
     site.publish(&image.layers[0]);
     let pulled = Namespace::new(client, "links", Style::New).pull(&image);
     assert!(pulled.iter().all(|layer| layer.in_place));
@@ -176,7 +177,7 @@ fn lead_out(site: &Site, client: &Client, outside: &Path) {
         fs::remove_dir_all(&place).unwrap();
         symlink(outside.join("directory"), &place).unwrap();
         // Whatever the answer is.
-        let _ = Namespace::new(client, name, Style::New).in_place(&Image::new(name, &[&layer]));
+        let _ = Namespace::new(client, name, Style::New).in_place(&Chain::new(name, &[&layer]));
     }
 }
 
@@ -249,7 +250,7 @@ fn nothing_outside_is_made_followed_or_removed() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let mut settings = site.settings();
     settings.repositories[0].3 = "verify = 'off'".into();
-    let mut daemon = Daemon::start(&settings);
+    let daemon = Daemon::start(&settings);
     let client = daemon.client();
     let outside = daemon.path("outside");
     fs::create_dir_all(outside.join("directory/deeper")).unwrap();
@@ -259,7 +260,7 @@ fn nothing_outside_is_made_followed_or_removed() {
     let before = look(&outside);
     let trace = Trace::start(&daemon);
     if trace.is_none() {
-        crate::mock_support::skip::skip("strace does not work here: only what is left is compared");
+        testkit::skip::lacks("strace does not work here: only what is left is compared");
     }
 
     name_paths(&client, &outside);
@@ -270,7 +271,7 @@ fn nothing_outside_is_made_followed_or_removed() {
         let paths = trace.paths();
         assert!(paths.len() > 100, "{} calls", paths.len());
         let run = daemon.socket().parent().unwrap().to_owned();
-        let allowed = [daemon.root(), site.path(), run, daemon.config(), "/proc".into(), "/sys".into()];
+        let allowed = [daemon.root(), site.path().to_owned(), run, daemon.config(), "/proc".into(), "/sys".into()];
         for (line, path) in &paths {
             let inside = allowed.iter().any(|allowed| path.starts_with(allowed));
             let parent_of_repository = site.path().starts_with(path) && line.contains("O_PATH");

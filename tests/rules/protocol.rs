@@ -4,14 +4,14 @@ use std::thread;
 
 use containerd_snapshots::tonic::Code;
 
-use crate::support::{Daemon, Image, Kind, Labels, Layer, Namespace, Pulled, Site, Style, extract_key, labels, sha256};
+use testkit::{Chain, Daemon, Kind, Labels, Layer, Namespace, Pulled, Site, Style, extract_key, labels, sha256};
 
 const BOTH: [Style; 2] = [Style::Old, Style::New];
 
-fn image(site: &Site) -> Image {
+fn image(site: &Site) -> Chain {
     let layers = [Layer::new("a", &[("a", "a")]), Layer::new("b", &[("b", "b")]), Layer::new("c", &[("c", "c")])];
     layers.iter().for_each(|layer| site.publish(layer));
-    Image::new("abc", &[&layers[0], &layers[1], &layers[2]])
+    Chain::new("abc", &[&layers[0], &layers[1], &layers[2]])
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn rule_02_rebase_is_refused_with_the_remedy() {
     let image = image(&site);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let target = &image.chain()[1];
+    let target = &image.ids()[1];
     let refused = client.prepare(&extract_key("default", 1, target), "", &image.labels(1, Style::New)).unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("rebase") && refused.message().contains("capabilities"), "{refused}");
@@ -40,12 +40,12 @@ fn rule_04_already_exists_only_for_a_target_that_is_held_on_this_parent() {
         // The same key shape and layer, without the label: an ordinary extraction.
         let mut labels = image.labels(0, style);
         labels.remove("containerd.io/snapshot.ref");
-        let key = namespace.key(&format!("extract-9 {}", image.chain()[0]));
+        let key = namespace.key(&format!("extract-9 {}", image.ids()[0]));
         client.prepare(&key, "", &labels).unwrap();
         client.remove(&key).unwrap();
         // A ref that is not the one of the key.
         let mut labels = image.labels(0, style);
-        labels.insert("containerd.io/snapshot.ref".into(), image.chain()[1].clone());
+        labels.insert("containerd.io/snapshot.ref".into(), image.ids()[1].clone());
         client.prepare(&key, "", &labels).unwrap();
         client.remove(&key).unwrap();
     }
@@ -56,7 +56,7 @@ fn rule_04_already_exists_only_for_a_target_that_is_held_on_this_parent() {
 fn rule_04_a_local_commit_of_the_same_target_is_no_answer() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let layer = Layer::new("local", &[("x", "y")]);
-    let image = Image::new("local", &[&layer]);
+    let image = Chain::new("local", &[&layer]);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
     assert_eq!(Namespace::new(&client, "one", Style::New).in_place(&image), [false]);
@@ -68,7 +68,7 @@ fn rule_05_a_target_is_held_once_for_each_parent() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let (local, remote) = (Layer::new("local", &[("l", "l")]), Layer::new("remote", &[("r", "r")]));
     site.publish(&remote);
-    let image = Image::new("mixed", &[&local, &remote]);
+    let image = Chain::new("mixed", &[&local, &remote]);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
     let mut names = Vec::new();
@@ -84,7 +84,7 @@ fn rule_05_a_target_is_held_once_for_each_parent() {
     names.dedup();
     assert_eq!(names.len(), 4);
     // On no parent they are shared.
-    let alone = Image::new("alone", &[&remote]);
+    let alone = Chain::new("alone", &[&remote]);
     let first = Namespace::new(&client, "one", Style::New).pull(&alone);
     assert_eq!(Namespace::new(&client, "two", Style::Old).pull(&alone), first);
 }
@@ -95,7 +95,7 @@ fn rule_06_no_active_snapshot_is_left_under_the_key() {
     let image = image(&site);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let target = &image.chain()[0];
+    let target = &image.ids()[0];
     for number in 0..3 {
         let key = extract_key("default", number, target);
         assert_eq!(client.prepare(&key, "", &image.labels(0, Style::Old)).unwrap_err().code(), Code::AlreadyExists);
@@ -132,7 +132,7 @@ fn rule_07_what_is_in_no_repository_is_downloaded() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let (a, b) = (Layer::new("a", &[("a", "a")]), Layer::new("b", &[("b", "b")]));
     site.publish(&a);
-    let image = Image::new("i", &[&a, &b]);
+    let image = Chain::new("i", &[&a, &b]);
     let mut settings = site.settings();
     settings.repositories.insert(0, ("absent".into(), site.beside("absent"), "cvmfs", String::new()));
     let daemon = Daemon::start(&settings);
@@ -148,13 +148,13 @@ fn rule_08_only_extraction_keys_are_honoured() {
     let image = image(&site);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let target = &image.chain()[0];
+    let target = &image.ids()[0];
     // As the annotations of a pod reach the Prepare of its pause container.
     for (number, key) in [
         sha256("container"),
         format!("x extract-1 {target}"),
         format!("extract-1 {target} "),
-        format!("extract-1 {}", image.chain()[1]),
+        format!("extract-1 {}", image.ids()[1]),
         format!("pause/extract-1 {target}"),
         "extract-".into(),
     ]
@@ -175,9 +175,9 @@ fn rule_08_only_extraction_keys_are_honoured() {
 fn rule_09_a_malformed_digest_is_not_remote() {
     let Some(site) = Site::new(Kind::Directory) else { return };
     let image = image(&site);
-    let mut daemon = Daemon::start(&site.settings());
+    let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let target = image.chain()[0].clone();
+    let target = image.ids()[0].clone();
     let good = image.labels(0, Style::Old)["containerd.io/snapshot/cri.layer-digest"].clone();
     let hex = good.strip_prefix("sha256:").unwrap();
     for (number, bad) in [

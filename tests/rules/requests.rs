@@ -6,21 +6,19 @@ use std::time::{Duration, Instant};
 use containerd_snapshots::tonic::Code;
 
 use crate::start;
-use crate::support::{
-    Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style, eventually, extract_key, labels, upper,
-};
+use testkit::{Chain, Daemon, Kind, Labels, Layer, Namespace, Site, Style, eventually, extract_key, labels, upper};
 
 /// Far more than a request takes that asks nobody, far less than a repository may take.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
 #[test]
 fn rule_15_commit_and_update_are_fast_beside_a_hung_repository() {
-    let Some(site) = Site::moody(Kind::Cvmfs) else { return };
+    let Some(site) = Site::on_fuse(Kind::Cvmfs) else { return };
     let layer = Layer::new("a", &[("a", "a")]);
     site.publish(&layer);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let pulled = Namespace::new(&client, "default", Style::New).pull(&Image::new("i", &[&layer]));
+    let pulled = Namespace::new(&client, "default", Style::New).pull(&Chain::new("i", &[&layer]));
     client.prepare("k", &pulled[0].name, &Labels::new()).unwrap();
     site.mock().hang();
     let begin = Instant::now();
@@ -32,31 +30,43 @@ fn rule_15_commit_and_update_are_fast_beside_a_hung_repository() {
 
 #[test]
 fn rule_16_a_client_that_leaves_leaves_nothing_half_done() {
-    let Some(site) = Site::moody(Kind::Cvmfs) else { return };
+    let Some(site) = Site::on_fuse(Kind::Cvmfs) else { return };
     let layers: Vec<_> = (0..6).map(|n| Layer::new(&n.to_string(), &[("d/f", "x"), ("d/.wh.y", "")])).collect();
     layers.iter().for_each(|layer| site.publish(layer));
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
     let mut parent = String::new();
-    let image = Image::new("i", &layers.iter().collect::<Vec<_>>());
-    let chain = image.chain();
+    let image = Chain::new("i", &layers.iter().collect::<Vec<_>>());
+    let chain = image.ids();
     for (index, target) in chain.iter().enumerate() {
         let labels = image.labels(index, Style::New);
-        site.mock().slow(Duration::from_millis(150));
         let key = extract_key("default", index as u64, target);
-        client.prepare_and_leave(&key, &parent, &labels, Duration::from_millis(20 + 40 * index as u64));
+        // At a question to the repository: one that is not answered before the client has left, or one that is later.
+        site.mock().reset_stats();
+        if index % 2 == 0 {
+            site.mock().hang();
+        } else {
+            site.mock().slow(Duration::from_millis(500));
+        }
+        client.prepare_and_leave(&key, &parent, &labels, || {
+            eventually("it asks the repository", || site.mock().requests() > 0);
+        });
         // The client tries again at once.
         site.mock().slow(Duration::ZERO);
+        site.mock().unhang();
         let again = client.prepare(&extract_key("default", 100 + index as u64, target), &parent, &labels);
         assert_eq!(again.unwrap_err().code(), Code::AlreadyExists);
         assert_eq!(client.stat(&key).unwrap_err().code(), Code::NotFound);
         parent = Namespace::new(&client, "default", Style::New).find(target, &parent).name;
     }
     // An ordinary one, which a client may leave behind too: it is there with its files, or not at all.
-    site.mock().slow(Duration::from_millis(150));
-    client.prepare_and_leave("k", &parent, &Labels::new(), Duration::from_millis(100));
+    site.mock().reset_stats();
+    site.mock().hang();
+    client.prepare_and_leave("k", &parent, &Labels::new(), || {
+        eventually("it asks the repository", || site.mock().requests() > 0);
+    });
+    site.mock().unhang();
     eventually("the Prepare without a client ends", || client.stat("k").is_ok());
-    site.mock().slow(Duration::ZERO);
     assert!(upper(&client.mounts("k").unwrap()).is_dir());
     client.cleanup().unwrap();
     assert_eq!(daemon.ids().len(), client.keys().len(), "{:?} {:?}", daemon.ids(), client.keys());
@@ -90,7 +100,7 @@ fn rule_17_remove_says_what_garbage_collection_needs_to_know() {
     assert_eq!(mounted.len(), 1, "what is mounted there is not touched");
     nix::mount::umount(mounted[0].path().parent().unwrap()).unwrap();
     client.cleanup().unwrap();
-    assert!(crate::support::names(&daemon.root().join("trash")).is_empty());
+    assert!(testkit::names(&daemon.root().join("trash")).is_empty());
     assert!(daemon.ids().is_empty());
 }
 

@@ -3,7 +3,7 @@
 use containerd_snapshots::tonic::Code;
 
 use crate::start;
-use crate::support::{Labels, labels};
+use testkit::{Labels, labels};
 
 #[test]
 fn masks_name_what_is_changed() {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::start;
-use crate::support::{Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style, upper};
+use testkit::{Chain, Daemon, Kind, Labels, Layer, Namespace, Site, Style, upper};
 
 #[test]
 fn active_is_measured_committed_is_remembered_and_a_view_has_none() {
@@ -37,7 +37,7 @@ fn a_layer_in_place_takes_no_disk() {
     site.publish(&layer);
     let daemon = Daemon::start(&site.settings());
     let client = daemon.client();
-    let pulled = Namespace::new(&client, "default", Style::New).pull(&Image::new("i", &[&layer]));
+    let pulled = Namespace::new(&client, "default", Style::New).pull(&Chain::new("i", &[&layer]));
     assert!(pulled[0].in_place);
     assert_eq!(client.usage(&pulled[0].name).unwrap(), (0, 0));
 }

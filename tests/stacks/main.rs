@@ -4,27 +4,20 @@
 //! STACKS_CASES=2000 STACKS_SEED=7 cargo test --test stacks
 //! ```
 //!
-//! A case is played as containerd plays it: a Prepare for each layer, with the labels of a pull; a layer that the daemon
+//! A case is what containerd does: a Prepare for each layer, with the labels of a pull; a layer that the daemon
 //! does not have is written into the upper directory and committed; then a container and a view are mounted.
 //!
 //! Left out, because containerd's own snapshotter gets them wrong as well: an opaque root of a local layer, and
 //! whiteouts that hide nothing. A case that fails is made smaller before it is shown.
 
-#[path = "../common/mod.rs"]
-mod common;
-
-mod client;
-mod disk;
-mod generate;
-mod model;
-mod play;
+mod verifier;
 
 use std::env;
 
-use common::cannot_run;
-use generate::{Random, layers};
-use model::{Entries, File, Layer, What};
-use play::{Outcome, Player};
+use testkit::has_fuse;
+use testkit::layer_model::generate::{Random, layers};
+use testkit::layer_model::{Entries, File, Layer, What};
+use verifier::{Outcome, Verifier};
 
 /// Takes some seconds.
 const CASES: u64 = 150;
@@ -34,14 +27,15 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 /// Panics with the smallest layers that fail as these do.
-fn must_be_right(player: &mut Player<'_>, what: &str, layers: &[Layer]) -> Outcome {
-    let mut problem = match player.play(layers) {
+fn must_be_right(verifier: &mut Verifier<'_>, what: &str, layers: &[Layer]) -> Outcome {
+    let mut problem = match verifier.verify(layers) {
         Ok(outcome) => return outcome,
         Err(problem) => problem,
     };
     let mut smallest = layers.to_vec();
-    while let Some((smaller, next)) =
-        smaller(&smallest).into_iter().find_map(|layers| player.play(&layers).err().map(|problem| (layers, problem)))
+    while let Some((smaller, next)) = smaller(&smallest)
+        .into_iter()
+        .find_map(|layers| verifier.verify(&layers).err().map(|problem| (layers, problem)))
     {
         (smallest, problem) = (smaller, next);
     }
@@ -71,20 +65,20 @@ fn smaller(layers: &[Layer]) -> Vec<Vec<Layer>> {
 
 #[test]
 fn random_layers() {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let first = setting("STACKS_SEED", 1) * 1_000_000;
     let cases = setting("STACKS_CASES", CASES);
     println!("seeds {first} to {}", first + cases - 1);
-    play::with_player(|player| {
+    verifier::with_verifier(|verifier| {
         for seed in first..first + cases {
             let layers = layers(&mut Random::new(seed));
-            let outcome = must_be_right(player, &format!("seed {seed}"), &layers);
+            let outcome = must_be_right(verifier, &format!("seed {seed}"), &layers);
             let valid = layers.iter().take_while(|layer| layer.root.is_valid());
             assert_eq!(outcome.in_place, valid.filter(|layer| layer.published).count(), "seed {seed}");
         }
-        player.must_be_empty();
+        verifier.must_be_empty();
     });
 }
 
@@ -110,7 +104,7 @@ fn hiding(number: usize) -> Layer {
 
 #[test]
 fn an_image_of_127_layers_in_place() {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     // Every tenth hides something; one in the middle is local.
@@ -120,22 +114,22 @@ fn an_image_of_127_layers_in_place() {
             _ => Layer { published: number != 63, root: dir([(format!("file-{number}"), regular("kept"))]) },
         })
         .collect();
-    play::with_player(|player| {
-        let outcome = must_be_right(player, "127 layers", &layers);
+    verifier::with_verifier(|verifier| {
+        let outcome = must_be_right(verifier, "127 layers", &layers);
         assert_eq!(outcome.in_place, 126);
     });
 }
 
 #[test]
 fn what_does_not_fit_into_a_mount_is_downloaded() {
-    if cannot_run() {
+    if !has_fuse() {
         return;
     }
     let layers: Vec<Layer> = (0..127).map(hiding).collect();
-    play::with_player(|player| {
-        let outcome = must_be_right(player, "127 layers that all hide something", &layers);
+    verifier::with_verifier(|verifier| {
+        let outcome = must_be_right(verifier, "127 layers that all hide something", &layers);
         assert!((1..127).contains(&outcome.in_place), "{}", outcome.in_place);
-        let log = player.log();
+        let log = verifier.log();
         let reason = "has it, but the image has too many layers to use it in place";
         assert!(log.lines().any(|line| line.contains("layer is downloaded") && line.contains(reason)), "{reason}");
     });

@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::files;
-use crate::model::{File, Layer, What, merged};
-use crate::player::Stage;
+use crate::model::{COMMITTED, Content, Known, Model, Pending, VIEW, id_in_place};
+use crate::random_client::Run;
 use crate::reader;
-use crate::support::{Client, Daemon, Labels, Mounted, names, upper};
-use crate::world::{COMMITTED, Content, Known, Pending, VIEW, World, id_in_place};
+use testkit::layer_model::disk;
+use testkit::layer_model::{File, Layer, What, merged};
+use testkit::{Client, Daemon, Labels, Mounted, names, upper};
 
 /// Panics unless all that was acknowledged is there, nothing else is, and what is looked at has the right files.
 ///
 /// `share`: of the snapshots whose files are looked at, in percent.
 pub(crate) fn check(
-    stage: &Stage<'_>,
+    run: &Run<'_>,
     daemon: &Daemon,
     pending: &[Pending],
     random: &mut fastrand::Rng,
@@ -23,11 +23,11 @@ pub(crate) fn check(
 ) {
     let client = daemon.client();
     let listed = client.list(&[]).unwrap();
-    let mut world = stage.world.lock().unwrap();
-    world.rest();
-    let settled = world.settle(pending, &listed).unwrap_or_else(|wrong| panic!("{moment}: {wrong}"));
+    let mut model = run.model.lock().unwrap();
+    model.rest();
+    let settled = model.settle(pending, &listed).unwrap_or_else(|wrong| panic!("{moment}: {wrong}"));
     {
-        let mut table = stage.table.lock().unwrap();
+        let mut table = run.table.lock().unwrap();
         table.count("requests under way that had happened", settled.happened);
         table.count("requests under way that had not", settled.did_not);
     }
@@ -38,27 +38,27 @@ pub(crate) fn check(
         // Or the next cut brings it back.
         std::fs::File::open(&upper).and_then(|upper| upper.sync_all()).unwrap();
     }
-    world.see_ids(|key| client.mounts(key).unwrap_or_else(|status| panic!("{moment}: Mounts of {key}: {status}")));
-    for (name, known) in &mut world.snapshots {
+    model.see_ids(|key| client.mounts(key).unwrap_or_else(|status| panic!("{moment}: Mounts of {key}: {status}")));
+    for (name, known) in &mut model.snapshots {
         let usage = client.usage(name).unwrap_or_else(|status| panic!("{moment}: Usage of {name}: {status}"));
         known.see_usage(usage).unwrap_or_else(|wrong| panic!("{moment}: {name}: {wrong}"));
     }
-    let known = world.snapshots.iter().filter(|(_, known)| !matches!(known.content, Content::Unknown));
+    let known = model.snapshots.iter().filter(|(_, known)| !matches!(known.content, Content::Unknown));
     let looked_at: Vec<_> = known.filter(|_| random.u8(..100) < share).collect();
     // The clean-up must take nothing that a mount needs, and nothing may need it.
     let (before, after): (Vec<_>, Vec<_>) = looked_at.into_iter().partition(|_| random.bool());
     let compare_all = |snapshots: &[(&String, &Known)]| {
         for (name, known) in snapshots {
-            let layers = world.layers(name).expect("all is known");
+            let layers = model.layers(name).expect("all is known");
             let compare = if known.kind == COMMITTED { compare_view } else { compare };
             let result = compare(&client, name, &layers);
             result.unwrap_or_else(|wrong| panic!("{moment}: {name}: {wrong}\n{}", daemon.log()));
         }
-        stage.table.lock().unwrap().count("trees compared", snapshots.len() as u64);
+        run.table.lock().unwrap().count("trees compared", snapshots.len() as u64);
     };
     compare_all(&before);
     client.cleanup().unwrap();
-    check_directories(daemon, &world, stage.sync).unwrap_or_else(|wrong| panic!("{moment}: {wrong}\n{}", daemon.log()));
+    check_directories(daemon, &model, run.sync).unwrap_or_else(|wrong| panic!("{moment}: {wrong}\n{}", daemon.log()));
     compare_all(&after);
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn others(directory: &Path, known: &[&str]) -> Vec<String> {
 
 /// Whether a clean-up has left nothing but what belongs to a snapshot. `was_cut`: the disk may have lost what can be made
 /// again.
-fn check_directories(daemon: &Daemon, world: &World, was_cut: bool) -> Result<(), String> {
+fn check_directories(daemon: &Daemon, model: &Model, was_cut: bool) -> Result<(), String> {
     let only = |directory: &Path, known: &[&str]| {
         let mut others = others(directory, known);
         // One that was replaced, which a container may use.
@@ -82,7 +82,7 @@ fn check_directories(daemon: &Daemon, world: &World, was_cut: bool) -> Result<()
     only(&daemon.root(), &["metadata.redb", "reserve", "snapshots", "trash"])?;
     only(&daemon.root().join("trash"), &[])?;
     let mut found: BTreeSet<u64> = daemon.ids().into_iter().collect();
-    for (name, known) in &world.snapshots {
+    for (name, known) in &model.snapshots {
         let in_place = id_in_place(name);
         let (id, files) = match (in_place, known.kind) {
             (Some(id), _) => (id, OF_LAYER),
@@ -113,7 +113,7 @@ fn compare(client: &Client, key: &str, layers: &[Layer]) -> Result<(), String> {
     let mounts = client.mounts(key).map_err(|status| format!("Mounts: {status}"))?;
     let expected = merged(layers).unwrap_or_else(empty);
     reader::compare(&mounts, layers, &expected)?;
-    files::compare("mounted", &expected, Mounted::new(&mounts).path(), true)
+    disk::compare("mounted", &expected, Mounted::new(&mounts).path(), true)
 }
 
 fn empty() -> File {

@@ -11,12 +11,11 @@ use nix::sys::signal::Signal;
 use crate::check::check;
 use crate::disk::{Disk, Kind};
 use crate::images::images;
-use crate::mock_support;
-use crate::player::Stage;
-use crate::support::{Daemon, Site};
+use crate::model::Pending;
+use crate::random_client::Run;
 use crate::table::Table;
-use crate::world::Pending;
-use crate::{IMAGES, moment, players, seed, setting, stage, with_own_mounts};
+use crate::{IMAGES, clients, moment, new_run, seed, setting, with_own_mounts};
+use testkit::{Daemon, Site, has_fuse, skip};
 
 /// On each file system; some seconds.
 const CUTS: u64 = 10;
@@ -26,25 +25,25 @@ const OF_ONE_DISK: u64 = 25;
 const SIZE: usize = 30;
 
 fn cut_on(kind: Kind) {
-    if !mock_support::available() {
+    if !has_fuse() {
         return;
     }
     if let Some(why) = kind.missing() {
-        return mock_support::skip::skip(&why);
+        return skip::skip(&why);
     }
     let (cuts, seed) = (setting("CUTS").unwrap_or(CUTS), seed());
     println!("CUTS={cuts} SEED={seed} {kind}");
     with_own_mounts(|| {
-        let site = Site::new(crate::support::Kind::Directory).expect("a directory");
-        let images = images(IMAGES, seed, &site.backing());
+        let site = Site::new(testkit::Kind::Directory).expect("a directory");
+        let images = images(IMAGES, seed, site.backing());
         let mut table = Table::new("cuts");
         let mut done = 0;
         while done < cuts {
             let count = OF_ONE_DISK.min(cuts - done);
-            let mut stage = stage(&images, "cuts", true, SIZE);
-            stage.table = std::sync::Mutex::new(table);
-            one_disk(&stage, &site, kind, seed + done, count);
-            table = stage.table.into_inner().unwrap();
+            let mut run = new_run(&images, "cuts", true, SIZE);
+            run.table = std::sync::Mutex::new(table);
+            one_disk(&run, &site, kind, seed + done, count);
+            table = run.table.into_inner().unwrap();
             done += count;
         }
         println!("{table}");
@@ -67,50 +66,50 @@ fn what_was_acknowledged_survives_power_cuts_on_btrfs() {
 }
 
 /// The life of one disk, from an empty file system.
-fn one_disk(stage: &Stage<'_>, site: &Site, kind: Kind, seed: u64, cuts: u64) {
+fn one_disk(run: &Run<'_>, site: &Site, kind: Kind, seed: u64, cuts: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut disk = Disk::new(kind);
     // Dropped first.
     let mut daemon = Daemon::stopped_with_root(&site.settings(), &disk.path().join("root"));
     for cut in 1..=cuts {
-        stage.ends.store(false, Ordering::SeqCst);
+        run.ends.store(false, Ordering::SeqCst);
         let pending = if random.u8(..8) == 0 {
             // Before it serves, if the moment comes early enough.
             if daemon.is_running() {
                 daemon.stop(Signal::SIGTERM);
             }
             daemon.spawn();
-            std::thread::sleep(Duration::from_micros(random.u64(..30_000)));
-            cut_power(stage, &mut disk, &mut daemon, &mut random);
+            testkit::pause(Duration::from_micros(random.u64(..30_000)));
+            cut_power(run, &mut disk, &mut daemon, &mut random);
             Vec::new()
         } else {
             if !daemon.is_running() {
                 daemon.restart();
             }
-            let players = players(stage, &daemon, &mut random);
+            let clients = clients(run, &daemon, &mut random);
             std::thread::scope(|scope| {
-                let playing: Vec<_> = players.into_iter().map(|player| scope.spawn(|| player.play())).collect();
-                moment(stage, &mut random, 30);
-                cut_power(stage, &mut disk, &mut daemon, &mut random);
-                playing.into_iter().map(|thread| thread.join().expect("a player")).collect::<Vec<Pending>>()
+                let working: Vec<_> = clients.into_iter().map(|client| scope.spawn(|| client.work())).collect();
+                moment(run, &mut random, 30);
+                cut_power(run, &mut disk, &mut daemon, &mut random);
+                working.into_iter().map(|thread| thread.join().expect("a client")).collect::<Vec<Pending>>()
             })
         };
         disk.remount();
         daemon.restart();
         let share = if cut == cuts { 100 } else { 40 };
-        check(stage, &daemon, &pending, &mut random, share, &format!("{kind} SEED={seed}, cut {cut}"));
+        check(run, &daemon, &pending, &mut random, share, &format!("{kind} SEED={seed}, cut {cut}"));
     }
 }
 
-fn cut_power(stage: &Stage<'_>, disk: &mut Disk, daemon: &mut Daemon, random: &mut fastrand::Rng) {
-    stage.ends.store(true, Ordering::SeqCst);
+fn cut_power(run: &Run<'_>, disk: &mut Disk, daemon: &mut Daemon, random: &mut fastrand::Rng) {
+    run.ends.store(true, Ordering::SeqCst);
     // Nothing is acknowledged any more that needs the disk; then the process goes, and only then the disk lets go whoever
     // waits for it.
     disk.freeze(random.bool());
     daemon.signal(Signal::SIGKILL);
     let survivors = disk.cut(random.u64(..));
     daemon.wait();
-    let mut table = stage.table.lock().unwrap();
+    let mut table = run.table.lock().unwrap();
     table.count("cuts", 1);
     table.count("blocks written and not flushed", survivors.written);
     table.count("of them on the disk all the same", survivors.kept);

@@ -1,4 +1,4 @@
-//! The disk whose power is cut (`tests/volatile-disk`), with a real file system on it.
+//! The disk whose power is cut (`volatile-disk` of the testkit), with a real file system on it.
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use nix::mount::{MntFlags, umount2};
 
-use crate::support::eventually;
+use testkit::{eventually, programs};
 
 /// A file system of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Disk {
         for name in ["disks", "mounted"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
-        let mut process = Command::new(program())
+        let mut process = Command::new(programs::helper("volatile-disk"))
             .arg(directory.path().join("disks"))
             .arg((kind.megabytes() << 20).to_string())
             // Ctrl-C is for the test, whose end it sees.
@@ -196,12 +196,4 @@ fn kernel_log() -> String {
     let text = String::from_utf8_lossy(&output).into_owned();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(10)..].join("\n")
-}
-
-/// An example of this package: `target/debug/examples/`, beside the `deps/` of this test.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("examples/volatile-disk");
-    assert!(program.exists(), "{} is missing: cargo build --example volatile-disk", program.display());
-    program
 }

@@ -8,17 +8,16 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
 use crate::disk::{Disk, Kind};
-use crate::mock_support;
-use crate::support::{Daemon, Info, Labels, Settings, eventually, lowers, upper};
 use crate::with_own_mounts;
+use testkit::{Daemon, Info, Labels, Settings, eventually, has_fuse, lowers, skip, upper};
 
 /// A disk with a daemon that has some snapshots, and what it lists.
 fn with_daemon(run: impl FnOnce(Disk, Daemon, Vec<Info>) + Send) {
-    if !mock_support::available() {
+    if !has_fuse() {
         return;
     }
     if let Some(why) = Kind::Ext4.missing() {
-        return mock_support::skip::skip(&why);
+        return skip::skip(&why);
     }
     with_own_mounts(|| {
         let disk = Disk::new(Kind::Ext4);

@@ -8,9 +8,8 @@ use containerd_snapshots::tonic::Code;
 use nix::sys::signal::Signal;
 
 use crate::disk::{Disk, Kind};
-use crate::mock_support;
-use crate::support::{Daemon, Labels, Settings, upper};
 use crate::with_own_mounts;
+use testkit::{Daemon, Labels, Settings, has_fuse, skip, upper};
 
 const CONTAINERS: usize = 3;
 
@@ -36,11 +35,11 @@ fn fill(directory: &Path) {
 }
 
 fn room_is_made_on(kind: Kind) {
-    if !mock_support::available() {
+    if !has_fuse() {
         return;
     }
     if let Some(why) = kind.missing() {
-        return mock_support::skip::skip(&why);
+        return skip::skip(&why);
     }
     with_own_mounts(|| {
         let disk = Disk::new(kind);

@@ -3,16 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::files;
-use crate::generate::{Random, layers};
-use crate::model::{Entries, File, Layer, What};
-use crate::support;
-use crate::support::sha256;
+use testkit::layer_model::disk;
+use testkit::layer_model::generate::{Random, layers};
+use testkit::layer_model::{Entries, File, Layer, What};
+use testkit::{Chain, sha256};
 
 /// An image, as its layers' content and as its manifest.
 pub(crate) struct Image {
     pub(crate) layers: Vec<Arc<Layer>>,
-    pub(crate) manifest: support::Image,
+    pub(crate) manifest: Chain,
     pub(crate) chain: Vec<String>,
 }
 
@@ -72,17 +71,17 @@ pub(crate) fn written(entries: Entries) -> Layer {
 fn image(number: u64, layers: Vec<Arc<Layer>>, repository: &Path) -> Image {
     let manifests = layers.iter().map(|layer| {
         let text = format!("{} {:?}", layer.published, layer.root);
-        support::Layer { digest: sha256(&format!("blob {text}")), diff_id: sha256(&text), files: Vec::new() }
+        testkit::Layer { digest: sha256(&format!("blob {text}")), diff_id: sha256(&text), files: Vec::new() }
     });
-    let manifest = support::Image { reference: format!("registry.example/{number}:1"), layers: manifests.collect() };
+    let manifest = Chain { reference: format!("registry.example/{number}:1"), layers: manifests.collect() };
     for (layer, names) in layers.iter().zip(&manifest.layers).filter(|(layer, _)| layer.published) {
         let path = repository.join(names.path());
         if !path.exists() {
             std::fs::create_dir_all(&path).unwrap();
-            files::write_published(&path, &layer.root).unwrap();
+            disk::write_published(&path, &layer.root).unwrap();
             names.record(repository, &names.diff_id);
         }
     }
-    let chain = manifest.chain();
+    let chain = manifest.ids();
     Image { layers, manifest, chain }
 }

@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 
 use crate::check::{OF_LAYER, check, others};
 use crate::images::images;
-use crate::support::{self, Daemon, Image, Kind, Labels, Layer, Namespace, Site, Style};
-use crate::world::{Pending, id_in_place};
-use crate::{IMAGES, moment, players, seed, setting, stage, with_own_mounts};
+use crate::model::{Pending, id_in_place};
+use crate::{IMAGES, clients, moment, new_run, seed, setting, with_own_mounts};
+use testkit::{Chain, Daemon, Kind, Labels, Layer, Namespace, Site, Style};
 
 /// Some seconds.
 const KILLS: u64 = 300;
@@ -19,7 +19,7 @@ const SIZE: usize = 60;
 
 #[test]
 fn what_was_acknowledged_survives_kills() {
-    if !support::is_root() {
+    if !testkit::is_root() {
         return;
     }
     let (kills, seed) = (setting("KILLS").unwrap_or(KILLS), seed());
@@ -30,36 +30,36 @@ fn what_was_acknowledged_survives_kills() {
 fn run(kills: u64, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let site = Site::new(Kind::Directory).expect("a directory");
-    let images = images(IMAGES, seed, &site.backing());
-    let stage = stage(&images, "kills", false, SIZE);
+    let images = images(IMAGES, seed, site.backing());
+    let run = new_run(&images, "kills", false, SIZE);
     let state = tempfile::tempdir().unwrap();
     // A kill loses nothing that the kernel has: the disk does not matter, so memory is as good.
     mount(Some("tmpfs"), state.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).expect("a tmpfs");
     let mut daemon = Daemon::stopped_with_root(&site.settings(), &state.path().join("root"));
     daemon.restart();
     for kill in 1..=kills {
-        let players = players(&stage, &daemon, &mut random);
-        stage.ends.store(false, Ordering::SeqCst);
+        let clients = clients(&run, &daemon, &mut random);
+        run.ends.store(false, Ordering::SeqCst);
         let pending: Vec<Pending> = std::thread::scope(|scope| {
-            let playing: Vec<_> = players.into_iter().map(|player| scope.spawn(|| player.play())).collect();
-            moment(&stage, &mut random, 20);
-            stage.ends.store(true, Ordering::SeqCst);
+            let working: Vec<_> = clients.into_iter().map(|client| scope.spawn(|| client.work())).collect();
+            moment(&run, &mut random, 20);
+            run.ends.store(true, Ordering::SeqCst);
             daemon.stop(Signal::SIGKILL);
-            playing.into_iter().map(|thread| thread.join().expect("a player")).collect()
+            working.into_iter().map(|thread| thread.join().expect("a client")).collect()
         });
         // Once in a while it is killed again while it starts.
         while random.u8(..6) == 0 {
             daemon.spawn();
-            std::thread::sleep(Duration::from_micros(random.u64(..20_000)));
+            testkit::pause(Duration::from_micros(random.u64(..20_000)));
             daemon.stop(Signal::SIGKILL);
-            stage.table.lock().unwrap().count("kills of a daemon that starts", 1);
+            run.table.lock().unwrap().count("kills of a daemon that starts", 1);
         }
         daemon.restart();
         let share = if kill % 50 == 0 || kill == kills { 100 } else { 5 };
-        check(&stage, &daemon, &pending, &mut random, share, &format!("SEED={seed}, kill {kill}"));
-        stage.table.lock().unwrap().count("kills", 1);
+        check(&run, &daemon, &pending, &mut random, share, &format!("SEED={seed}, kill {kill}"));
+        run.table.lock().unwrap().count("kills", 1);
     }
-    println!("{}", stage.table.lock().unwrap());
+    println!("{}", run.table.lock().unwrap());
     drop(daemon);
     nix::mount::umount(state.path()).expect("nobody uses the state any more");
 }
@@ -74,7 +74,7 @@ fn a_kill_while_a_cover_is_made_leaves_nothing() {
     layer.files = (0..DELETIONS).map(|number| (format!(".wh.{number}"), String::new())).collect();
     site.publish(&layer);
     let mut daemon = Daemon::start(&site.settings());
-    let pulled = Namespace::new(&daemon.client(), "default", Style::New).pull(&Image::new("deletions", &[&layer]));
+    let pulled = Namespace::new(&daemon.client(), "default", Style::New).pull(&Chain::new("deletions", &[&layer]));
     let name = &pulled[0].name;
     let directory = daemon.snapshots().join(id_in_place(name).expect("in place").to_string());
     let left = || others(&directory, OF_LAYER);

@@ -15,23 +15,13 @@ mod cuts;
 mod damage;
 mod disk;
 mod failing;
-#[path = "../stacks/disk.rs"]
-mod files;
 mod full;
-#[path = "../stacks/generate.rs"]
-mod generate;
 mod images;
 mod kills;
-#[path = "../mock_support/mod.rs"]
-mod mock_support;
-#[path = "../stacks/model.rs"]
 mod model;
-mod player;
+mod random_client;
 mod reader;
-#[path = "../support/mod.rs"]
-mod support;
 mod table;
-mod world;
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -41,10 +31,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use images::Image;
-use player::{Player, Stage};
-use support::{Client, Daemon};
+use model::Model;
+use random_client::{RandomClient, Run};
 use table::Table;
-use world::World;
+use testkit::{Client, Daemon};
 
 const CLIENTS: u64 = 4;
 /// Images to choose from.
@@ -74,11 +64,11 @@ fn with_own_mounts<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// A stage without snapshots.
-fn stage<'a>(images: &'a [Image], what: &'static str, sync: bool, size: usize) -> Stage<'a> {
-    Stage {
+/// A run without snapshots.
+fn new_run<'a>(images: &'a [Image], what: &'static str, sync: bool, size: usize) -> Run<'a> {
+    Run {
         images,
-        world: Mutex::new(World::default()),
+        model: Mutex::new(Model::default()),
         table: Mutex::new(Table::new(what)),
         ends: AtomicBool::new(false),
         sync,
@@ -87,23 +77,23 @@ fn stage<'a>(images: &'a [Image], what: &'static str, sync: bool, size: usize) -
 }
 
 /// Clients that are connected, for one life of the daemon.
-fn players<'a>(stage: &'a Stage<'a>, daemon: &Daemon, random: &mut fastrand::Rng) -> Vec<Player<'a>> {
-    let player = |number: u64| Player {
-        stage,
+fn clients<'a>(run: &'a Run<'a>, daemon: &Daemon, random: &mut fastrand::Rng) -> Vec<RandomClient<'a>> {
+    let client = |number: u64| RandomClient {
+        run,
         client: Client::connect(&daemon.socket()),
         namespace: if number.is_multiple_of(2) { "default" } else { "k8s.io" },
         random: fastrand::Rng::with_seed(random.u64(..)),
     };
-    (0..CLIENTS).map(player).collect()
+    (0..CLIENTS).map(client).collect()
 }
 
 /// Waits for a random number of answers, less than `most`, and for some time of a request: the moment of the end.
-fn moment(stage: &Stage<'_>, random: &mut fastrand::Rng, most: u64) {
-    let answers = || stage.table.lock().unwrap().answers();
+fn moment(run: &Run<'_>, random: &mut fastrand::Rng, most: u64) {
+    let answers = || run.table.lock().unwrap().answers();
     let (start, wanted) = (Instant::now(), answers() + random.u64(..most));
     // If the clients cannot go on, they say so themselves.
-    while answers() < wanted && start.elapsed() < support::LIMIT {
-        std::thread::sleep(Duration::from_millis(1));
+    while answers() < wanted && start.elapsed() < testkit::LIMIT {
+        testkit::pause(Duration::from_millis(1));
     }
-    std::thread::sleep(Duration::from_micros(random.u64(..10_000)));
+    testkit::pause(Duration::from_micros(random.u64(..10_000)));
 }

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use containerd_snapshots::api::types::Mount;
 
-use crate::files;
-use crate::model::{File, Layer, MARKER, OPAQUE, What, join};
-use crate::support::{lowers, option, upper};
+use testkit::layer_model::disk;
+use testkit::layer_model::{File, Layer, MARKER, OPAQUE, What, join};
+use testkit::{lowers, option, upper};
 
 const OPAQUE_XATTRS: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
@@ -75,7 +75,7 @@ fn look_up(directories: &[PathBuf], path: &str) -> Option<PathBuf> {
 
 fn look_up_name(directories: &[PathBuf], path: &str) -> Option<PathBuf> {
     for directory in directories {
-        let place = files::place(directory, path);
+        let place = disk::place(directory, path);
         let above = place.ancestors().skip(1).take_while(|parent| parent.starts_with(directory));
         let stops = above.into_iter().any(is_opaque);
         if let Ok(metadata) = place.symlink_metadata() {

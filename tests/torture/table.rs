@@ -1,4 +1,4 @@
-//! What was played, for the report.
+//! What was done, for the report.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -10,13 +10,10 @@
 //! | `runs` | runs that repeat, meet, are killed or have no space |
 //! | `images` | what is read and chosen |
 
-#[path = "../skip/mod.rs"]
-mod skip;
-
 /// Returns from a test that needs root.
 macro_rules! need_root {
     () => {
-        if !crate::skip::is_root() {
+        if !testkit::is_root() {
             return;
         }
     };

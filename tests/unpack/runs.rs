@@ -3,11 +3,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::bench::{Bench, TestLayer, list, simple};
 use crate::entries::{archive, file};
-use crate::skip;
+use testkit::skip;
 
 #[test]
 fn good_layers_stay_when_another_fails() {
@@ -72,15 +71,14 @@ fn a_killed_run_leaves_nothing_visible_and_the_next_cleans_up() {
     let bench = Bench::new(std::slice::from_ref(&layer));
     let mut run = bench.command(&bench.image()).stderr(Stdio::null()).spawn().unwrap();
     let staging = bench.path("repository/.layers/.tmp");
-    let deadline = Instant::now() + Duration::from_secs(30);
     let begun = || {
         let entries = fs::read_dir(&staging).into_iter().flatten().flatten();
         entries.map(|e| e.path().join("layerfs/d7")).any(|path| path.exists())
     };
-    while !begun() {
-        assert!(Instant::now() < deadline && run.try_wait().unwrap().is_none(), "it was never seen at work");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    testkit::eventually("it is at work", || {
+        assert!(run.try_wait().unwrap().is_none(), "it was never seen at work");
+        begun()
+    });
     run.kill().unwrap();
     run.wait().unwrap();
     assert_eq!(bench.staging().len(), 2, "a directory and its lock");
@@ -105,7 +103,7 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     let output = command.arg(bench.image()).arg(&repository).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     if output.status.code() == Some(99) || message.starts_with("unshare:") {
-        return skip::skip(&format!("it cannot mount here: {}", message.trim()));
+        return skip::lacks(&format!("it cannot mount here: {}", message.trim()));
     }
     assert!(!output.status.success());
     assert!(message.contains("No space left on device") && message.contains("entry \"d"), "{message}");
@@ -125,7 +123,7 @@ fn without_root_it_says_so() {
     let output = command.arg(bench.image()).arg(bench.path("repository")).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     if output.status.code() == Some(127) || output.status.code() == Some(126) {
-        return skip::skip(&format!("it cannot become another user here: {}", message.trim()));
+        return skip::lacks(&format!("it cannot become another user here: {}", message.trim()));
     }
     assert!(message.contains("must run as root"), "{message}");
     assert!(!bench.path("repository").exists());

@@ -97,7 +97,7 @@ def boot(base, tree, memory, names, cache, log, nice):
 def key(base, tree, memory, names):
     """Tells apart all machines that could behave differently."""
     inputs = [base / "stamp", HERE / "root", HERE / "backdoor", HERE / "backdoor.service"]
-    inputs += [TARGET / "debug/cvmfs-snapshotter", TARGET / "debug/examples/mock-cvmfs"]
+    inputs += [TARGET / "debug/cvmfs-snapshotter", TARGET / "debug/mock-cvmfs"]
     inputs += sorted((PROJECT / "build/tools").glob("*/stamp"))
     inputs += [path for folder in (PROJECT / "vm-tests/lib", tree) for path in sorted(folder.rglob("*"))]
     version = subprocess.check_output(["qemu-system-x86_64", "--version"], text=True)

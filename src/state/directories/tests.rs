@@ -131,7 +131,7 @@ fn a_seal_marks_its_opaque_directories() {
     let scratch = Scratch::new();
     let tree = &scratch.tree;
     if !tree.has_seals() {
-        return crate::skip::skip("extended attributes cannot be set here");
+        return testkit::skip::skip("extended attributes cannot be set here");
     }
     tree.create_remote(3, &scratch.layer()).unwrap();
     tree.ensure_overlay_directories(3, &plan(), false).unwrap();
@@ -148,7 +148,7 @@ fn a_cover_keeps_the_bits_that_set_ids() {
     // Sandboxes of package builds refuse it, and the kernel leaves the bit out for a stranger's group.
     let set = fs::set_permissions(&layer, Permissions::from_mode(0o2700));
     if set.is_err() || mode(&layer) != 0o2700 {
-        return crate::skip::skip("bits that set ids cannot be set here");
+        return testkit::skip::skip("bits that set ids cannot be set here");
     }
     let mut plan = plan();
     plan.directories[1].1.mode = 0o2700;
@@ -285,7 +285,7 @@ fn what_is_mounted_in_a_removed_snapshot_is_not_deleted() {
     let bind = nix::mount::MsFlags::MS_BIND;
     match nix::mount::mount(Some(&layer), &target, None::<&str>, bind, None::<&str>) {
         // Also root, in most containers.
-        Err(nix::errno::Errno::EPERM) => return crate::skip::skip("it needs to mount"),
+        Err(nix::errno::Errno::EPERM) => return testkit::skip::lacks("it needs to mount"),
         result => result.unwrap(),
     }
     let unmounted = || nix::mount::umount2(&tree.root().join("trash/4/fs/mounted"), nix::mount::MntFlags::empty());
@@ -350,7 +350,7 @@ fn usage_is_not_led_outside() {
         renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE)
     };
     if exchange() == Err(nix::errno::Errno::EINVAL) {
-        return crate::skip::skip("this file system cannot exchange names");
+        return testkit::skip::skip("this file system cannot exchange names");
     }
     let ended = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
