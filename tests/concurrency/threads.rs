@@ -2,18 +2,8 @@
 
 use std::time::Duration;
 
+use testkit::mock::waiting_in_fuse;
 use testkit::{Chain, Client, Daemon, Kind, Labels, Layer, Namespace, Site, Style, eventually, extract_key};
-
-/// The threads of the daemon that are named after repositories, and those that sleep in the kernel's FUSE client.
-fn waiting_in_fuse(daemon: &Daemon) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
-    let of = |task: std::fs::DirEntry| {
-        let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
-        // "request_wait_answer", "fuse_simple_request" or the like; the name of the call below it differs by version.
-        read("stack").contains("fuse").then(|| read("comm").trim().to_owned())
-    };
-    tasks.flatten().filter_map(of).collect()
-}
 
 fn none() -> Labels {
     Labels::new()
@@ -49,15 +39,15 @@ fn one_thread_hangs_with_a_repository() {
     let pulled = Namespace::new(&client, "default", Style::New).pull(&images[0]);
     let top = pulled[0].name.as_str();
     client.prepare("k", top, &none()).unwrap();
-    eventually("it rests", || waiting_in_fuse(&daemon).is_empty());
+    eventually("it rests", || waiting_in_fuse(daemon.pid()).is_empty());
     site.mock().hang();
     insist(&daemon, &images, top);
-    let hanging = waiting_in_fuse(&daemon);
+    let hanging = waiting_in_fuse(daemon.pid());
     assert_eq!(hanging.len(), 1, "{hanging:?}");
     insist(&daemon, &images, top);
-    assert_eq!(waiting_in_fuse(&daemon), hanging);
+    assert_eq!(waiting_in_fuse(daemon.pid()), hanging);
     site.mock().unhang();
-    eventually("it is let go", || waiting_in_fuse(&daemon).is_empty());
+    eventually("it is let go", || waiting_in_fuse(daemon.pid()).is_empty());
     eventually("it recovers", || client.mounts("k").is_ok());
 }
 
@@ -81,7 +71,7 @@ fn walks_that_hang_with_a_repository_are_bounded() {
     insist(&daemon, &images[..2], &pulled[0].name);
     site.mock().hang();
     insist(&daemon, &images, &pulled[0].name);
-    let hanging = waiting_in_fuse(&daemon);
+    let hanging = waiting_in_fuse(daemon.pid());
     let walking = hanging.iter().filter(|name| name.starts_with("walk")).count();
     assert!(
         (1..=4).contains(&walking) && hanging.len() <= walking + 1,
@@ -89,6 +79,6 @@ fn walks_that_hang_with_a_repository_are_bounded() {
     );
     site.mock().slow(Duration::ZERO);
     site.mock().unhang();
-    eventually("it is let go", || waiting_in_fuse(&daemon).is_empty());
+    eventually("it is let go", || waiting_in_fuse(daemon.pid()).is_empty());
     eventually("it recovers", || client.mounts("k").is_ok());
 }

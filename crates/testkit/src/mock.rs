@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -197,6 +198,19 @@ impl Drop for Mock {
         let _ = self.child.wait();
         let _ = umount2(&self.mountpoint, MntFlags::MNT_DETACH);
     }
+}
+
+/// The names of a process's threads that wait in the kernel for an answer of FUSE. A mock that hangs does not see who
+/// waits for it: it takes no request.
+pub fn waiting_in_fuse(process: Pid) -> Vec<String> {
+    // A process that has ended waits for nothing.
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+    let of = |task: std::fs::DirEntry| {
+        let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        // "request_wait_answer", "fuse_simple_request" or the like; the name of the call below it differs by version.
+        read("stack").contains("fuse").then(|| read("comm").trim().to_owned())
+    };
+    tasks.flatten().filter_map(of).collect()
 }
 
 fn spawn(backing: &Path, mountpoint: &Path, options: &Options, control: &Path) -> Child {
