@@ -1,9 +1,10 @@
 //! `serve`: the whole life of the daemon.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::global::{EXIT_CONFIG, Global, fail};
 use crate::config::Config;
@@ -13,6 +14,9 @@ use crate::snapshotter::Snapshotter;
 use crate::state::{self, State};
 use crate::telemetry::{self, Level};
 use crate::{config, grpc};
+
+/// A reload that takes longer than this is told: reading a file takes milliseconds.
+const SLOW_RELOAD: Duration = Duration::from_secs(5);
 
 /// The daemon could not start, or ended with an error.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +63,7 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "starting");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // First of all: a client that sees the socket may send a signal at once.
-    let (stop, mut hangup) =
-        runtime.block_on(async { Ok::<_, Error>((stop_signal()?, signal(SignalKind::hangup())?)) })?;
+    let (stop, hangup) = runtime.block_on(async { Ok::<_, Error>((stop_signal()?, signal(SignalKind::hangup())?)) })?;
     let state = State::open(&config.root)?;
     let repositories = Repositories::new(configured(config, None)?);
     let (listener, address) = match grpc::inherited()? {
@@ -72,25 +75,44 @@ fn start(global: &Global, config: &Config, level: &Level) -> Result<(), Error> {
     };
     repositories.probe_all();
     let snapshotter = Arc::new(Snapshotter::new(state, repositories, config.timeouts.markers));
-    let reloads = {
-        let (global, config, level, snapshotter) = (global.clone(), config.clone(), level.clone(), snapshotter.clone());
-        Arc::new(move || reload(&global, &config, &level, &snapshotter))
-    };
-    runtime.spawn(async move {
-        while hangup.recv().await.is_some() {
-            let reload = reloads.clone();
-            // It reads a file, and the file may hang: no connection waits for that. A panic ends this reload alone.
-            let _ = tokio::task::spawn_blocking(move || reload()).await;
-        }
-    });
+    runtime.spawn(reloads(hangup, global.clone(), config.clone(), level.clone(), Arc::downgrade(&snapshotter)));
     let served = runtime.block_on(async {
         tracing::info!(address = %address.display(), "serving");
-        Ok(grpc::serve(listener, &address, snapshotter, stop).await?)
+        Ok(grpc::serve(listener, &address, snapshotter.clone(), stop).await?)
     });
     // Requests that hang in a repository are not waited for.
     runtime.shutdown_background();
     tracing::info!("stopped");
     served
+}
+
+/// Reads the configuration again at each SIGHUP, one after the other.
+///
+/// Weak: the snapshots, and with them the store, are closed at the end of [`start`] and not when this task is dropped.
+async fn reloads(mut hangup: Signal, global: Global, running: Config, level: Level, snapshotter: Weak<Snapshotter>) {
+    while hangup.recv().await.is_some() {
+        let (global, running, level, snapshotter) =
+            (global.clone(), running.clone(), level.clone(), snapshotter.clone());
+        // It reads a file, which may hang: no connection waits for that.
+        let mut reloaded = tokio::task::spawn_blocking(move || {
+            if let Some(snapshotter) = snapshotter.upgrade() {
+                reload(&global, &running, &level, &snapshotter);
+            }
+        });
+        let ended = match tokio::time::timeout(SLOW_RELOAD, &mut reloaded).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                tracing::warn!(
+                    after = ?SLOW_RELOAD,
+                    "the configuration file cannot be read yet; the old configuration stays in effect until it can"
+                );
+                reloaded.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::error!(%error, "reloading the configuration panicked; please report this. The old one stays in effect");
+        }
+    }
 }
 
 /// Reads the configuration again; a bad one changes nothing.

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio_stream::Iter;
 
 use super::convert::{Listing, accept, info, mounts};
-use super::status::{is_fault, status};
+use super::status::{existing, is_fault, status};
 use crate::containerd::filter::Filters;
 use crate::snapshotter::{Error, Prepared, Snapshotter};
 
@@ -111,9 +111,9 @@ impl containerd_snapshots::Snapshotter for Service {
         let labels = accept(labels)?;
         match self.run_waiting("Prepare", key, move |s, key| s.prepare(key, &parent, labels)).await? {
             Prepared::Mount(mount) => Ok(mounts(mount)),
-            // What containerd takes for success: it need not extract anything (contract.md, 2.1).
             Prepared::Existing { target } => {
-                Err(Status::already_exists(format!("target snapshot {target:?} exists already")))
+                tracing::debug!(call = "Prepare", target_chain = target, "exists already");
+                Err(existing(&target))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The protocol between systemd and the daemon. Without systemd all of it does nothing.
+//! The protocol between systemd and the daemon. Without systemd only the self-check at the start does anything.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -40,7 +40,7 @@ pub(super) async fn ready(address: &Path) {
             tracing::error!(
                 why,
                 address = %address.display(),
-                "the daemon does not answer itself, so systemd is not told that it is ready; it is asked again each second"
+                "the daemon does not answer itself, so it is not ready; it asks again each second"
             );
             logged = Some(why);
         }

@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
+use containerd_snapshots::tonic::Code;
+
 use super::convert::mounts;
-use super::status::status;
+use super::status::{existing, status};
 use crate::containerd::label::{self, Labels};
 use crate::digest::Digest;
 use crate::in_place::{Cause, Rebase, Unavailable};
@@ -55,6 +57,13 @@ fn every_error_has_the_code_that_containerd_expects() {
         shown(unavailable(Vec::new())),
     ];
     insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn rule_04_what_exists_is_told_by_its_own_code() {
+    let status = existing("sha256:ab");
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert_eq!(status.message(), "target snapshot \"sha256:ab\" exists already");
 }
 
 #[test]

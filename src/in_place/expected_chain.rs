@@ -42,6 +42,7 @@ impl Mismatch {
 }
 
 /// The chain IDs of a layer and of those below it.
+#[derive(Debug, Clone, Copy)]
 pub struct ExpectedChain {
     /// Of the layer and those below; `None` if it is not known.
     target: Option<Digest>,
@@ -49,7 +50,7 @@ pub struct ExpectedChain {
 }
 
 /// The chain ID of the layers below.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 enum Parent {
     /// There are none.
     None,

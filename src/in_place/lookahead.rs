@@ -27,13 +27,13 @@ impl Drop for Ahead {
 
 /// Has the deletions of the layers above `layer` found in the background, while that one is worked on.
 ///
-/// `stored`: the identity of the content whose plan is stored for a layer. `limit`: how long to go on.
+/// `stored`: for each layer the identity of the content whose plan is stored. `limit`: for how long to continue.
 pub fn look_ahead(
     source: &Arc<Source>,
     layer: Digest,
     identity: &str,
     request: &Request<'_>,
-    stored: impl Fn(Digest) -> Option<String>,
+    stored: impl FnOnce(&[Digest]) -> Vec<Option<String>>,
     limit: Duration,
 ) {
     // Where this layer's plan is known, an earlier Prepare of the image has looked ahead already.
@@ -46,7 +46,8 @@ pub fn look_ahead(
         return;
     }
     let Some(ahead) = Ahead::begin(source) else { return };
-    let above: Vec<_> = above.into_iter().map(|layer| (layer, stored(layer))).collect();
+    let stored = stored(&above);
+    let above: Vec<_> = above.into_iter().zip(stored).collect();
     let name = format!("ahead {}", source.repository.name());
     // If it cannot begin, each layer's own Prepare finds its deletions.
     let _ = std::thread::Builder::new().name(name).spawn(move || {

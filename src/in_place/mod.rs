@@ -12,10 +12,10 @@ mod repositories;
 mod request;
 mod unavailable;
 
-pub use decision::{Candidate, examine, prove};
+pub use decision::{examine, prove};
 pub use expected_chain::{ExpectedChain, Mismatch};
 pub use lookahead::look_ahead;
 pub use refusal::{Refusal, Refusals};
-pub use repositories::{LayerLocation, LayerQuery, Repositories, Source};
+pub use repositories::{Current, LayerLocation, LayerQuery, Repositories, Source};
 pub use request::{Rebase, Request};
 pub use unavailable::{Cause, Unavailable};

@@ -12,7 +12,7 @@ use crate::overlay::mount::TooLarge;
 use crate::repository::Fault;
 use crate::state::directories;
 
-/// One reason. What it says follows the name of a repository, where it is about one.
+/// One reason. Where it is about a repository, its text continues a sentence that begins with the repository's name.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
     /// containerd or its client is not configured to say which layer it wants.
@@ -101,6 +101,11 @@ impl Refusals {
     /// The reasons of the repositories that were searched.
     pub fn of_repositories(reasons: Vec<(String, Refusal)>) -> Self {
         if reasons.is_empty() { Self::Request(Refusal::NoRepository) } else { Self::Repositories(reasons) }
+    }
+
+    /// Whether a layer that is in place already is what cannot be used: an operator should look at it.
+    pub fn concerns_existing(&self) -> bool {
+        matches!(self, Self::Request(Refusal::ExistingUnavailable(_) | Refusal::ExistingUnproved { .. }))
     }
 
     /// The short name of the reason that counts: of several repositories, the first that has more to say than that it

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use super::expected_chain::ExpectedChain;
@@ -15,7 +15,7 @@ use crate::repository::{Question, Repository, State};
 
 /// One source of layers: a repository and the plans of its layers.
 pub struct Source {
-    /// The repository.
+    /// Where the layers lie.
     pub repository: Arc<Repository>,
     /// What is known of its layers' deletions.
     pub plans: PlanCache,
@@ -29,8 +29,29 @@ impl Source {
     }
 }
 
-/// All repositories.
+/// The repositories of one configuration.
 pub struct Repositories(Vec<Arc<Source>>);
+
+/// The repositories in use, which a reload exchanges. A request takes them anew before each of its steps, so that it does
+/// not wait for one that was taken out meanwhile.
+pub struct Current(RwLock<Arc<Repositories>>);
+
+impl Current {
+    /// Begins with these.
+    pub fn new(repositories: Repositories) -> Self {
+        Self(RwLock::new(Arc::new(repositories)))
+    }
+
+    /// Those in use at this moment.
+    pub fn get(&self) -> Arc<Repositories> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Uses others from now on. Snapshots whose layers have moved with them are found again by digest.
+    pub fn set(&self, repositories: Repositories) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(repositories);
+    }
+}
 
 /// A layer that is looked for.
 pub struct LayerQuery {

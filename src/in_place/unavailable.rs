@@ -56,7 +56,9 @@ impl fmt::Display for Unavailable {
         f.write_str("; remedy: ")?;
         let remedies = self.causes.iter().filter_map(|(_, path, cause)| match cause {
             Cause::Fault(fault) => Some(fault.remedy(path)),
-            Cause::Missing | Cause::Mismatch(_) | Cause::Markers(_) | Cause::LocalDisk(_) => None,
+            Cause::Markers(WalkError::TimeOut(_)) => Some("try again, or raise timeouts.markers".to_owned()),
+            Cause::LocalDisk(_) => Some("check the disk of the state directory and the snapshotter's log".to_owned()),
+            Cause::Missing | Cause::Mismatch(_) | Cause::Markers(_) => None,
         });
         match remedies.collect::<Vec<_>>().as_slice() {
             [] => f.write_str("publish the layer again, or remove the image and pull it again"),

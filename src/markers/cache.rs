@@ -32,7 +32,10 @@ enum Begun {
 struct Known {
     plans: HashMap<(Digest, String), Arc<Plan>>,
     bytes: usize,
-    walks: HashMap<(Digest, String), Arc<Walk>>,
+    /// Those that are under way, each with its number.
+    walks: HashMap<(Digest, String), (u64, Arc<Walk>)>,
+    /// The number of the last one.
+    begun: u64,
 }
 
 impl Known {
@@ -105,27 +108,31 @@ impl PlanCache {
             return Ok(Begun::Known(plan.clone()));
         }
         let mut walkers = self.walkers.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.walks.values().any(|walk| walk.mount != mount) {
+        if known.walks.values().any(|(_, walk)| walk.mount != mount) {
             // Its threads may hang in a mount that was replaced. What they still find is kept.
             known.walks.clear();
             *walkers = Walkers::new(self.repository.clone());
         }
-        if let Some(walk) = known.walks.get(&key).filter(|walk| !walk.has_ended()) {
+        if let Some((_, walk)) = known.walks.get(&key).filter(|(_, walk)| !walk.has_ended()) {
             if wanted {
                 walkers.hurry(walk);
             }
             return Ok(Begun::Walk(walk.clone()));
         }
-        let (shared, ended) = (Arc::downgrade(&self.known), key.clone());
+        known.begun += 1;
+        let (shared, ended, number) = (Arc::downgrade(&self.known), key.clone(), known.begun);
         let walk = walkers.begin(layer, mount, wanted, move |result| {
             let Some(known) = shared.upgrade() else { return };
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.walks.remove(&ended);
+            // Another one may have been begun since.
+            if known.walks.get(&ended).is_some_and(|(other, _)| *other == number) {
+                known.walks.remove(&ended);
+            }
             if let Ok(plan) = result {
                 known.insert(ended.clone(), plan.clone());
             }
         })?;
-        known.walks.insert(key, walk.clone());
+        known.walks.insert(key, (number, walk.clone()));
         Ok(Begun::Walk(walk))
     }
 

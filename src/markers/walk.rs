@@ -208,7 +208,7 @@ impl Walkers {
         let task = |directory| Task { walk: walk.clone(), step: Step::List(directory) };
         work.queue.push(walk.rank(), directories.into_iter().map(task));
         if more {
-            // The threads that there are do the work if there can be no more.
+            // If no further thread can be started, the others do the work.
             let _ = self.add_thread(&mut work);
         }
     }
@@ -261,11 +261,12 @@ impl Walk {
             if state.result.is_some() {
                 return;
             }
-            *state = Progress { ended: true, result: Some(error.clone()), ..Progress::default() };
+            *state = Progress { ended: true, ..Progress::default() };
         }
-        self.finished.notify_all();
-        // It may be what has panicked.
+        // As in `end`, before those who wait hear of it. It may be what has panicked.
         let _ = catch_unwind(AssertUnwindSafe(|| (self.on_end)(&error)));
+        self.lock().result = Some(error);
+        self.finished.notify_all();
     }
 }
 

@@ -21,7 +21,7 @@ use crate::digest::Digest;
 
 /// The directory of all layers, below the root of a repository.
 pub(crate) const LAYERS: &str = ".layers";
-/// Layers in the making, below [`LAYERS`]. Its name has not two letters, so that it is no place of layers.
+/// Layers in the making, below [`LAYERS`]. Its name does not have two letters, so it never holds layers.
 pub(crate) const STAGING: &str = ".tmp";
 /// The content of a layer, in the layer's directory.
 pub(crate) const LAYERFS: &str = "layerfs";

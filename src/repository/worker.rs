@@ -23,7 +23,7 @@ pub(super) enum NoAnswer {
 
 type Job = Box<dyn FnOnce(&Progress) + Send>;
 
-/// How the jobs get on.
+/// The progress of the jobs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress(Arc<Mutex<Steps>>);
 
@@ -54,7 +54,7 @@ impl Progress {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For how long the running job has not got on.
+    /// For how long the running job has made no progress.
     fn stalled(&self) -> Option<Duration> {
         self.steps().last.map(|at| at.elapsed())
     }

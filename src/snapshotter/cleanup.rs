@@ -1,7 +1,6 @@
 //! Cleanup: deletes what removals and crashes left on the disk.
 
 use std::collections::HashSet;
-use std::fmt::Display;
 
 use super::error::Error;
 use super::in_flight::InFlight;
@@ -14,22 +13,31 @@ enum Directory {
     Stored,
     /// Nobody has it.
     Orphan,
-    /// A snapshot is being made, or nothing is known of it: it is left alone.
-    Kept,
 }
 
 /// Deletes what removals and crashes left on the disk, and waits for it. Goes on after an error, and returns the first.
 pub(super) fn cleanup(state: &State, in_flight: &InFlight) -> Result<(), Error> {
     let State { metadata, directories } = state;
-    // In this order: an id that is listed is in flight until it is in the store, and the store is read last.
+    // In this order: an id that is listed is in flight until it is in the store, and the store is read last. What is
+    // decided stays right: no id is ever used twice.
     let ids = directories.ids()?;
     let in_flight = in_flight.ids();
-    let reader = metadata.read()?;
-    let mut first_error = None;
-    for id in ids {
-        let discarded = match directory(id, &in_flight, reader.has_id(id), &mut first_error) {
+    let mut reader = metadata.read()?;
+    let (decided, mut first_error) = decide(ids, &in_flight, |id| match reader.has_id(id) {
+        // The store was opened again after an error of somebody else's request, which ends every view of it.
+        Err(_) => {
+            reader = metadata.read()?;
+            Ok(reader.has_id(id)?)
+        }
+        stored => Ok(stored?),
+    });
+    drop(reader);
+    if let Some(error) = &first_error {
+        tracing::warn!(%error, "cannot tell which directories are snapshots': the rest of them are left alone");
+    }
+    for (id, directory) in decided {
+        let discarded = match directory {
             Directory::Stored => directories.discard_unfinished(id),
-            Directory::Kept => Ok(()),
             Directory::Orphan => {
                 tracing::info!(snapshot = id, "deleting a directory that belongs to no snapshot");
                 directories.discard(id)
@@ -39,29 +47,27 @@ pub(super) fn cleanup(state: &State, in_flight: &InFlight) -> Result<(), Error> 
             first_error.get_or_insert(error.into());
         }
     }
-    drop(reader);
     let emptied = directories.empty_trash();
     metadata.refill();
     first_error.map_or_else(|| Ok(emptied?), Err)
 }
 
-/// `is_stored`: what the store says. An error of it is kept as the first one, and the directory too.
-fn directory<E: Display + Into<Error>>(
-    id: u64,
+/// What to do with each directory, but for those of snapshots that are being made; up to the first error of the store.
+fn decide(
+    ids: Vec<u64>,
     in_flight: &HashSet<u64>,
-    is_stored: Result<bool, E>,
-    first_error: &mut Option<Error>,
-) -> Directory {
-    match is_stored {
-        Ok(true) => Directory::Stored,
-        Ok(false) if in_flight.contains(&id) => Directory::Kept,
-        Ok(false) => Directory::Orphan,
-        Err(error) => {
-            tracing::warn!(snapshot = id, %error, "cannot tell whether a directory is a snapshot's; leaving it alone");
-            first_error.get_or_insert(error.into());
-            Directory::Kept
+    mut is_stored: impl FnMut(u64) -> Result<bool, Error>,
+) -> (Vec<(u64, Directory)>, Option<Error>) {
+    let mut decided = Vec::new();
+    for id in ids {
+        match is_stored(id) {
+            Ok(true) => decided.push((id, Directory::Stored)),
+            Ok(false) if in_flight.contains(&id) => {}
+            Ok(false) => decided.push((id, Directory::Orphan)),
+            Err(error) => return (decided, Some(error)),
         }
     }
+    (decided, None)
 }
 
 #[cfg(test)]
@@ -70,15 +76,20 @@ mod tests {
     use crate::state::metadata;
 
     #[test]
-    fn an_error_of_the_store_deletes_nothing_and_does_not_end_the_clean_up() {
+    fn a_directory_is_deleted_only_if_the_store_says_that_it_is_nobodys() {
         let in_flight = HashSet::from([3]);
-        let mut first_error = None;
-        let damaged = || Err(metadata::Error::Damaged("id 2".to_owned()));
-        assert_eq!(directory(2, &in_flight, damaged(), &mut first_error), Directory::Kept);
-        assert!(matches!(&first_error, Some(Error::Metadata(metadata::Error::Damaged(_)))));
-        let known = |stored| Ok::<_, metadata::Error>(stored);
-        assert_eq!(directory(1, &in_flight, known(true), &mut first_error), Directory::Stored);
-        assert_eq!(directory(3, &in_flight, known(false), &mut first_error), Directory::Kept);
-        assert_eq!(directory(4, &in_flight, known(false), &mut first_error), Directory::Orphan);
+        let (decided, error) = decide(vec![1, 2, 3, 4], &in_flight, |id| Ok(id == 1));
+        assert_eq!(decided, [(1, Directory::Stored), (2, Directory::Orphan), (4, Directory::Orphan)]);
+        assert!(error.is_none());
+    }
+
+    #[test]
+    fn an_error_of_the_store_decides_nothing_and_is_told() {
+        let (decided, error) = decide(vec![1, 2, 3], &HashSet::new(), |id| match id {
+            1 => Ok(false),
+            _ => Err(metadata::Error::Damaged(format!("id {id}")).into()),
+        });
+        assert_eq!(decided, [(1, Directory::Orphan)]);
+        assert!(matches!(error, Some(Error::Metadata(metadata::Error::Damaged(id))) if id == "id 2"));
     }
 }

@@ -8,7 +8,7 @@ use super::error::Error;
 use crate::state::State;
 use crate::state::metadata::{Created, New};
 
-/// The ids of all of them.
+/// Their ids.
 #[derive(Debug, Default)]
 pub(super) struct InFlight(Mutex<HashSet<u64>>);
 

@@ -14,7 +14,7 @@ mod plans;
 mod prepare;
 mod resolve;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::Error;
@@ -22,7 +22,7 @@ pub use prepare::Prepared;
 
 use crate::containerd::filter::Filters;
 use crate::containerd::label::{self, Labels};
-use crate::in_place::Repositories;
+use crate::in_place::{Current, Repositories};
 use crate::overlay::mount::Mount;
 use crate::state::State;
 use crate::state::metadata::{self, Content, EncodedSnapshots, Kind, NewKind, Snapshot, Usage};
@@ -33,7 +33,7 @@ use resolve::Resolver;
 /// All snapshots below one state directory.
 pub struct Snapshotter {
     state: State,
-    repositories: RwLock<Arc<Repositories>>,
+    repositories: Current,
     /// How long a request may wait for slow repositories, and for the deletions of its layers.
     limit: Duration,
     in_flight: InFlight,
@@ -44,18 +44,17 @@ impl Snapshotter {
     ///
     /// `limit`: how long a request may wait for slow repositories, and for the deletions of its layers.
     pub fn new(state: State, repositories: Repositories, limit: Duration) -> Self {
-        let repositories = RwLock::new(Arc::new(repositories));
-        Self { state, repositories, limit, in_flight: InFlight::default() }
+        Self { state, repositories: Current::new(repositories), limit, in_flight: InFlight::default() }
     }
 
     /// The repositories in use.
     pub fn repositories(&self) -> Arc<Repositories> {
-        self.repositories.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.repositories.get()
     }
 
     /// Uses other repositories from now on. Snapshots whose layers have moved with them are found again by digest.
     pub fn set_repositories(&self, repositories: Repositories) {
-        *self.repositories.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(repositories);
+        self.repositories.set(repositories);
     }
 
     /// The snapshot of a key or name.
@@ -67,12 +66,12 @@ impl Snapshotter {
     ///
     /// For the extraction of a layer that lies in a repository the answer is [`Prepared::Existing`].
     pub fn prepare(&self, key: &str, parent: &str, labels: Labels) -> Result<Prepared, Error> {
-        self.preparation(&self.repositories()).prepare(key, parent, labels)
+        self.preparation().prepare(key, parent, labels)
     }
 
     /// Makes a read-only snapshot of `parent` and says how it is mounted.
     pub fn view(&self, key: &str, parent: &str, labels: Labels) -> Result<Mount, Error> {
-        self.preparation(&self.repositories()).create(key, parent, labels, NewKind::View)
+        self.preparation().create(key, parent, labels, NewKind::View)
     }
 
     /// How an active snapshot or a view is mounted.
@@ -86,6 +85,7 @@ impl Snapshotter {
             Kind::View => snapshot.parent.is_empty(),
         };
         let chain = reader.chain(&snapshot.parent)?;
+        drop(reader);
         if has_directory {
             directories.check_local(snapshot.id)?;
         }
@@ -94,7 +94,7 @@ impl Snapshotter {
         }
         let repositories = self.repositories();
         let resolver = Resolver { state: &self.state, repositories: &repositories, limit: self.limit };
-        let resolved = resolver.resolve(reader, &chain)?;
+        let resolved = resolver.resolve(&chain)?;
         mounting::mount(directories, snapshot.id, key, snapshot.kind, &resolved.layers)
     }
 
@@ -208,7 +208,12 @@ impl Snapshotter {
         Ok(())
     }
 
-    fn preparation<'a>(&'a self, repositories: &'a Arc<Repositories>) -> Preparation<'a> {
-        Preparation { state: &self.state, repositories, limit: self.limit, in_flight: &self.in_flight }
+    fn preparation(&self) -> Preparation<'_> {
+        Preparation {
+            state: &self.state,
+            repositories: &self.repositories,
+            limit: self.limit,
+            in_flight: &self.in_flight,
+        }
     }
 }

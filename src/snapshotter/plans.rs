@@ -23,7 +23,6 @@ pub(super) enum PlanError {
 /// The plan of a layer. Blocks until `deadline` if its deletions have to be found.
 pub(super) fn plan(
     state: &State,
-    reader: &Reader,
     layer: Digest,
     at: &LayerLocation<'_>,
     deadline: Instant,
@@ -32,7 +31,7 @@ pub(super) fn plan(
     if let Some(plan) = plans.known(layer, &at.identity) {
         return Ok(plan);
     }
-    let stored = reader.plan(layer)?;
+    let stored = state.metadata.read()?.plan(layer)?;
     if let Some(plan) = stored.as_ref().filter(|stored| stored.identity == at.identity).and_then(StoredPlan::decode) {
         let plan = Arc::new(plan);
         plans.remember(layer, &at.identity, plan.clone());

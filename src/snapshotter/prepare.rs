@@ -11,17 +11,18 @@ use super::resolve::Resolver;
 use crate::containerd::key;
 use crate::containerd::label::{self, Labels};
 use crate::digest::Digest;
-use crate::in_place::{self, Candidate, LayerLocation, Refusal, Refusals, Repositories, Request, Source};
+use crate::in_place::{self, Current, LayerLocation, Refusal, Refusals, Request, Source};
 use crate::overlay::mount::{Mount, fits};
+use crate::overlay::stack::Layer;
 use crate::state::State;
 use crate::state::metadata::{self, Created, Kind, New, NewKind, Reader, Snapshot, StoredPlan};
 
-/// What a Prepare came to.
+/// The result of a Prepare.
 #[derive(Debug)]
 pub enum Prepared {
-    /// A snapshot was made; it is mounted so.
+    /// A snapshot was made; this is its mount.
     Mount(Mount),
-    /// The result of the extraction is there: nothing needs to be extracted.
+    /// The result of the extraction exists: nothing needs to be extracted.
     Existing {
         /// The chain ID that was asked for.
         target: String,
@@ -31,7 +32,7 @@ pub enum Prepared {
 /// What a snapshot is made with.
 pub(super) struct Preparation<'a> {
     pub state: &'a State,
-    pub repositories: &'a Arc<Repositories>,
+    pub repositories: &'a Current,
     pub limit: Duration,
     pub in_flight: &'a InFlight,
 }
@@ -42,6 +43,16 @@ enum NotUsed {
     Refused(Refusal),
     /// The request fails.
     Failed(Error),
+}
+
+/// What the store knows of a layer and of the chain below it, read before any repository is asked: a view of the store
+/// that is held while a repository hangs would keep the file from reusing its space.
+struct Known<'a> {
+    chain: &'a [Snapshot],
+    /// The remote commit for the target and its layer, if there is one.
+    existing: Option<(Snapshot, Digest)>,
+    /// The stack of the chain, as far as it is known without asking.
+    stack: Vec<Layer>,
 }
 
 impl<E: Into<Error>> From<E> for NotUsed {
@@ -55,23 +66,25 @@ impl Preparation<'_> {
     pub(super) fn prepare(&self, key: &str, parent: &str, labels: Labels) -> Result<Prepared, Error> {
         let (reader, chain) = self.check_new(key, parent, &labels)?;
         if let Some(request) = Request::new(key, parent, &labels)? {
-            match self.use_in_place(&reader, &request, &chain)? {
+            let existing = reader.existing(&request.target.to_string(), parent)?;
+            let existing = existing.and_then(|snapshot| snapshot.remote_layer().map(|layer| (snapshot, layer)));
+            let known = Known { existing, stack: estimate(self.state, &reader, &chain)?, chain: &chain };
+            drop(reader);
+            match self.use_in_place(&request, &known)? {
                 Ok(()) => return Ok(Prepared::Existing { target: request.target.to_string() }),
-                Err(refusals) => {
-                    let (image, layer) = (request.image(), request.layer().ok());
-                    let layer = layer.map(tracing::field::display);
-                    let (reason, refusal) = (refusals.to_string(), refusals.name());
-                    tracing::info!(layer, image, refusal, reason, "layer is downloaded");
-                }
+                Err(refusals) => log(&request, &refusals),
             }
+        } else {
+            drop(reader);
         }
-        self.make(reader, key, labels, &chain, NewKind::Active, parent).map(Prepared::Mount)
+        self.make(key, parent, labels, &chain, NewKind::Active).map(Prepared::Mount)
     }
 
     /// Makes an ordinary snapshot.
     pub(super) fn create(&self, key: &str, parent: &str, labels: Labels, kind: NewKind<'_>) -> Result<Mount, Error> {
         let (reader, chain) = self.check_new(key, parent, &labels)?;
-        self.make(reader, key, labels, &chain, kind, parent)
+        drop(reader);
+        self.make(key, parent, labels, &chain, kind)
     }
 
     /// The checks that come before anything else; the store as it is now, and the chain of the parent.
@@ -90,15 +103,15 @@ impl Preparation<'_> {
 
     fn make(
         &self,
-        reader: Reader,
         key: &str,
+        parent: &str,
         labels: Labels,
         chain: &[Snapshot],
         kind: NewKind<'_>,
-        parent: &str,
     ) -> Result<Mount, Error> {
-        let Self { state, repositories, limit, .. } = self;
-        let resolved = Resolver { state, repositories, limit: *limit }.resolve(reader, chain)?;
+        let Self { state, limit, .. } = self;
+        let repositories = self.repositories.get();
+        let resolved = Resolver { state, repositories: &repositories, limit: *limit }.resolve(chain)?;
         let making = self.in_flight.begin(state)?;
         let id = making.id();
         let is_active = matches!(kind, NewKind::Active);
@@ -121,24 +134,20 @@ impl Preparation<'_> {
     }
 
     /// Looks for the layer, and commits a snapshot for it if it can be used in place.
-    fn use_in_place(
-        &self,
-        reader: &Reader,
-        request: &Request<'_>,
-        chain: &[Snapshot],
-    ) -> Result<Result<(), Refusals>, Error> {
+    fn use_in_place(&self, request: &Request<'_>, known: &Known<'_>) -> Result<Result<(), Refusals>, Error> {
         let layer = match request.layer() {
             Ok(layer) => layer,
             Err(refusal) => return Ok(Err(Refusals::Request(refusal))),
         };
         let deadline = Instant::now() + self.limit;
-        if let Some(existing) = reader.existing(&request.target.to_string(), request.parent)? {
-            return Ok(self.prove(&existing, layer, request, chain, deadline).map_err(Refusals::Request));
+        if let Some((existing, existing_layer)) = &known.existing {
+            let proved = self.prove(existing.id, *existing_layer, layer, request, known, deadline);
+            return Ok(proved.map_err(Refusals::Request));
         }
         let mut refusals = Vec::new();
-        for source in self.repositories.iter() {
+        for source in self.repositories.get().iter() {
             let name = source.repository.name();
-            match self.try_repository(reader, source, layer, request, chain, deadline) {
+            match self.try_repository(source, layer, request, known, deadline) {
                 Ok(()) => {
                     tracing::info!(%layer, image = request.image(), repository = name, "layer is used in place");
                     return Ok(Ok(()));
@@ -150,36 +159,43 @@ impl Preparation<'_> {
         Ok(Err(Refusals::of_repositories(refusals)))
     }
 
+    /// Whether the existing layer `layer`, of the snapshot `id`, can be used for a client that names `asked`.
     fn prove(
         &self,
-        existing: &Snapshot,
+        id: u64,
         layer: Digest,
+        asked: Digest,
         request: &Request<'_>,
-        chain: &[Snapshot],
+        known: &Known<'_>,
         deadline: Instant,
     ) -> Result<(), Refusal> {
-        let link = self.state.directories.link(existing.id);
-        in_place::prove(existing, link, layer, || request.expected(chain), self.repositories, deadline)
+        let link = self.state.directories.link(id);
+        let expected = request.expected(known.chain);
+        in_place::prove(layer, link, asked, expected, &self.repositories.get(), deadline)
     }
 
     /// Tries one repository.
     fn try_repository(
         &self,
-        reader: &Reader,
         source: &Arc<Source>,
         layer: Digest,
         request: &Request<'_>,
-        chain: &[Snapshot],
+        known: &Known<'_>,
         deadline: Instant,
     ) -> Result<(), NotUsed> {
         let Self { state, .. } = self;
         let refused = NotUsed::Refused;
-        let examined = in_place::examine(source, layer, &request.expected(chain), chain.is_empty(), deadline);
-        let Candidate { identity } = examined.map_err(refused)?;
-        let stored = |layer| reader.plan(layer).ok().flatten().map(|plan| plan.identity);
+        let expected = request.expected(known.chain);
+        let examined = in_place::examine(source, layer, &expected, known.chain.is_empty(), deadline);
+        let identity = examined.map_err(refused)?;
+        let stored = |layers: &[Digest]| {
+            let reader = state.metadata.read().ok();
+            let plan = |layer| reader.as_ref()?.plan(layer).ok()?;
+            layers.iter().map(|layer| plan(*layer).map(|plan| plan.identity)).collect()
+        };
         in_place::look_ahead(source, layer, &identity, request, stored, self.limit);
         let at = LayerLocation { source, identity };
-        let plan = match plan(state, reader, layer, &at, deadline) {
+        let plan = match plan(state, layer, &at, deadline) {
             Ok(plan) => plan,
             Err(PlanError::Walk(error)) => return Err(refused(Refusal::Markers(error))),
             Err(PlanError::Metadata(error)) => return Err(error.into()),
@@ -187,7 +203,7 @@ impl Preparation<'_> {
         let making = self.in_flight.begin(state)?;
         let id = making.id();
         let mut layers = vec![stacked(state, id, layer, &plan)];
-        layers.extend(estimate(state, reader, chain)?);
+        layers.extend_from_slice(&known.stack);
         fits(state.directories.snapshots(), &layers, request.layers_above().count())
             .map_err(|error| refused(Refusal::TooManyLayers(error)))?;
         let made = state.directories.create_remote(id, &source.repository.layer_directory(layer));
@@ -205,8 +221,24 @@ impl Preparation<'_> {
         match making.store(new)? {
             Created::New(_) => Ok(()),
             // Somebody else was faster, maybe with another layer for the same target.
-            Created::Existing(existing) => self.prove(&existing, layer, request, chain, deadline).map_err(refused),
+            Created::Existing(existing) => {
+                let existing_layer = existing.remote_layer().unwrap_or(layer);
+                let proved = self.prove(existing.id, existing_layer, layer, request, known, deadline);
+                proved.map_err(refused)
+            }
         }
+    }
+}
+
+/// Says why a layer is downloaded.
+fn log(request: &Request<'_>, refusals: &Refusals) {
+    let (target_chain, image) = (request.target, request.image());
+    let layer = request.layer().ok().map(tracing::field::display);
+    let (refusal, reason) = (refusals.name(), refusals.to_string());
+    if refusals.concerns_existing() {
+        tracing::warn!(layer, %target_chain, image, refusal, reason, "layer is downloaded");
+    } else {
+        tracing::info!(layer, %target_chain, image, refusal, reason, "layer is downloaded");
     }
 }
 

@@ -1,7 +1,6 @@
-//! From the snapshots that one stands on to the layers of its stack, with everything in place on the disk.
+//! From the chain of a snapshot to the layers of its stack, with everything in place on the disk.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::Error;
@@ -11,12 +10,12 @@ use crate::in_place::{Cause, ExpectedChain, LayerLocation, LayerQuery, Repositor
 use crate::markers::WalkError;
 use crate::overlay::stack::Layer;
 use crate::state::State;
-use crate::state::metadata::{Reader, Snapshot};
+use crate::state::metadata::Snapshot;
 
 /// What a chain is resolved with.
 pub(super) struct Resolver<'a> {
     pub state: &'a State,
-    pub repositories: &'a Arc<Repositories>,
+    pub repositories: &'a Repositories,
     pub limit: Duration,
 }
 
@@ -32,7 +31,7 @@ impl Resolver<'_> {
     /// Makes sure that every snapshot of the chain (nearest first) has its files, and says what they are.
     ///
     /// Links, covers, seals and erases that are missing or lead elsewhere are made again.
-    pub(super) fn resolve(&self, reader: Reader, chain: &[Snapshot]) -> Result<Resolved, Error> {
+    pub(super) fn resolve(&self, chain: &[Snapshot]) -> Result<Resolved, Error> {
         let State { directories, .. } = self.state;
         let mut owner = None;
         let mut queries = Vec::new();
@@ -67,8 +66,7 @@ impl Resolver<'_> {
                 continue;
             };
             let at = &located[&layer];
-            let plan =
-                plan(self.state, &reader, layer, at, deadline).map_err(|error| unavailable(layer, at, &error))?;
+            let plan = plan(self.state, layer, at, deadline).map_err(|error| unavailable(layer, at, &error))?;
             let is_top_most = used.is_empty();
             if used.insert(layer) {
                 directories.ensure_link(snapshot.id, &at.source.repository.layer_directory(layer))?;

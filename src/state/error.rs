@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::recovery::{COPY, way_back};
 use super::{directories, metadata};
 
-/// The state directory cannot be used.
+/// Nothing was changed, but for a new format of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The store cannot be opened.

@@ -13,7 +13,7 @@ pub(super) enum LockError {
     Io(io::Error),
 }
 
-/// The lock, taken before anything is looked at: two processes that make a new store would each work on one of their
+/// The lock, taken before the store is looked at: two processes that make a new store would each work on one of their
 /// own.
 #[derive(Debug)]
 pub(super) struct Lock(File);

@@ -33,13 +33,14 @@ impl State {
     /// written.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         Directories::prepare_root(root)?;
+        // From here on everything is safe from a second process.
+        let lock = Store::lock(root)?;
         let store = Store::path(root);
         let has_store = store.try_exists().map_err(|source| metadata::OpenError::Io { path: store.clone(), source })?;
         if !has_store && !Directories::is_empty(root)? {
             return Err(OpenError::StoreLost { store, root: root.to_owned() });
         }
-        // The store locks the directory: what follows is safe from a second process.
-        let metadata = Store::open(root)?;
+        let metadata = Store::open_locked(root, lock)?;
         let directories = Directories::open(root)?;
         refuse_older_copy(&metadata, &directories)?;
         Ok(Self { metadata, directories })

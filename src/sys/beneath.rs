@@ -1,7 +1,7 @@
 //! The one way to open a path below a directory that somebody else may change: openat2(2).
 //!
-//! The path leads through no symbolic link and not out of the directory, whatever is exchanged meanwhile. Every path in a
-//! repository, in a layer and in a snapshot is opened here.
+//! The path leads through no symbolic link and not out of the directory, whatever is exchanged meanwhile. What others can write
+//! to (the layers of a repository, an archive's tree, the files of a snapshot) is opened here.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

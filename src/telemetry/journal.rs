@@ -49,7 +49,7 @@ impl Entry {
     fn text(&self) -> String {
         let mut text = self.message.clone();
         for (name, value) in self.fields.iter().filter(|(_, value)| !value.is_empty()) {
-            // A newline would begin another entry in the eyes of whoever reads the text.
+            // A reader would take a newline for the begin of another entry.
             let _ = write!(text, " {name}={}", value.replace('\n', "\\n"));
         }
         text

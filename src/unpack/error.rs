@@ -130,6 +130,14 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// A layer is there, and its record is not about it.
+    #[error("{} does not say what the layer beside it is, so that the snapshotter would not use it; remove {} and run again", path.display(), layer.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// The directory of the layer.
+        layer: PathBuf,
+    },
     /// One layer could not be unpacked; nothing of it appears.
     #[error("layer {digest} was not unpacked: {source}")]
     Layer {

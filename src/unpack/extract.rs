@@ -1,7 +1,8 @@
 //! Extracting single entries into a directory that nothing can lead out of.
 //!
-//! A parent directory is always opened beneath the layer's root ([`crate::sys::beneath`]), and an entry is made in it by its last component, with calls that do not follow a symlink there. So no name and no
-//! link of an archive reaches anything outside, whatever the archive has put in place before.
+//! A parent directory is always opened beneath the layer's root ([`crate::sys::beneath`]), and an entry is made in it by its
+//! last component, with calls that do not follow a symlink there. So no name and no link of an archive reaches anything
+//! outside, whatever the archive has put in place before.
 
 use std::ffi::OsStr;
 use std::fs::File;

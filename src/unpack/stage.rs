@@ -3,7 +3,7 @@
 //! `mod.rs` says what the rules are.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ impl Target {
         let place = self.place(digest);
         let layerfs = place.join(LAYERFS);
         match fs::symlink_metadata(&layerfs) {
-            Ok(meta) if meta.is_dir() => Ok(Presence::Present(recorded_diff_id(&place, *digest))),
+            Ok(meta) if meta.is_dir() => Ok(Presence::Present(recorded_diff_id(&place, *digest)?)),
             Ok(_) => Err(Error::Obstacle { path: place }),
             Err(error) if error.kind() == ErrorKind::NotFound => match fs::symlink_metadata(&place) {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(Presence::Absent),
@@ -274,10 +274,21 @@ fn unique() -> String {
     format!("{}-{nanos:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The diff ID in the `layers.json` of a published layer; `None` if there is none, or none that makes sense.
-fn recorded_diff_id(place: &Path, layer: Digest) -> Option<Digest> {
-    let text = fs::read(place.join(METADATA).join(layout::LAYERS_JSON)).ok()?;
-    layout::diff_id(&text, layer).ok().flatten()
+/// The diff ID in the `layers.json` of a published layer; `None` if there is none.
+fn recorded_diff_id(place: &Path, layer: Digest) -> Result<Option<Digest>, Error> {
+    let path = place.join(METADATA).join(layout::LAYERS_JSON);
+    let mut text = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(layout::MAX_LAYERS_JSON).read_to_end(&mut text));
+    match read {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(target_error("read", &path)(error)),
+    }
+    match layout::diff_id(&text, layer) {
+        Ok(Some(diff_id)) => Ok(Some(diff_id)),
+        // The snapshotter would refuse the layer at each pull.
+        Ok(None) | Err(layout::Malformed) => Err(Error::Record { path, layer: place.to_owned() }),
+    }
 }
 
 #[cfg(test)]
@@ -343,5 +354,25 @@ mod tests {
         assert!(matches!(target.presence(&layer().digest), Err(Error::Obstacle { .. })));
         let stage = target.stage(&layer()).unwrap();
         assert!(target.publish(&stage, &layer(), &hashes(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_record_that_does_not_name_the_layer_is_an_error() {
+        if !testkit::is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let target = Target::open(directory.path()).unwrap();
+        let place = target.place(&layer().digest);
+        fs::create_dir_all(place.join("layerfs")).unwrap();
+        assert!(matches!(target.presence(&layer().digest), Ok(Presence::Present(None))), "no record");
+        fs::create_dir(place.join(".metadata")).unwrap();
+        let other = Digest::from_bytes([9; 32]);
+        let of_another = layout::layers_json_text(other, layer().diff_id, 1, SystemTime::UNIX_EPOCH);
+        let without_digest = format!(r#"[{{"diff-digest":"{}"}}]"#, layer().diff_id);
+        for text in ["", "[]", "no JSON", &of_another, &without_digest] {
+            fs::write(place.join(".metadata/layers.json"), text).unwrap();
+            assert!(matches!(target.presence(&layer().digest), Err(Error::Record { .. })), "{text}");
+        }
     }
 }

@@ -35,7 +35,7 @@ pub enum Error {
     Lost(PathBuf),
     /// The kernel could not write everything to the disk after this snapshot was made.
     #[error(
-        "the disk failed since {0} was made, and may have lost some of its files; remove the snapshot and make it anew (pull the image again), and look at the kernel's log (`dmesg`)"
+        "the disk failed since {0} was made, and may have lost some of its files; remove the snapshot (pull its image again), and look at the kernel's log (`dmesg`)"
     )]
     Unwritten(PathBuf),
     /// Something is mounted where a removed snapshot is.

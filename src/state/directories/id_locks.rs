@@ -20,9 +20,10 @@ pub(super) struct IdGuard<'a> {
 impl IdLocks {
     /// Waits for the lock of this id.
     pub(super) fn lock(&self, id: u64) -> IdGuard<'_> {
-        let held = self.held();
-        let free = self.released.wait_while(held, |held| !held.insert(id));
-        drop(free.unwrap_or_else(PoisonError::into_inner));
+        let mut held = self.held();
+        while !held.insert(id) {
+            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
         IdGuard { locks: self, id }
     }
 

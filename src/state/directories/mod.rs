@@ -43,13 +43,13 @@ pub struct Directories {
     flusher: Flusher,
     /// Whether the file system takes extended attributes of users, which seals need.
     seals: bool,
-    /// Of a snapshot: held while something is made or taken away in its directory.
+    /// A snapshot's lock is held while something is made or deleted in its directory.
     locks: IdLocks,
 }
 
 impl Directories {
-    /// Makes the state directory, or checks that it is nobody else's to look into: files that are set-uid to root lie
-    /// below it. One that is empty, as kubelet makes it for a pod, is closed to others.
+    /// Makes the state directory, or checks that only its owner can enter it: files that are set-uid to root lie below it.
+    /// An empty one, as kubelet makes it for a pod, is closed to others.
     pub fn prepare_root(root: &Path) -> Result<(), Error> {
         private_directory(root)?;
         private_directory(&layout::snapshots(root))

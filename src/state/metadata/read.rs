@@ -19,7 +19,7 @@ pub struct Reader {
     snapshots: ReadOnlyTable<&'static str, &'static [u8]>,
 }
 
-/// Which snapshots a listing is about; each is answered from an index.
+/// A condition of a listing that an index answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// The one of this key or name.
@@ -79,7 +79,8 @@ impl Reader {
 
     /// The plan of a layer that is in use.
     pub fn plan(&self, layer: Digest) -> Result<Option<StoredPlan>, Error> {
-        let Some(shape) = self.shape(layer)? else { return Ok(None) };
+        // One that could not be decoded when the shapes were made has none: it is made again when it is needed.
+        let shape = self.shape(layer)?.unwrap_or_default();
         let plans = self.transaction.open_table(PLANS)?;
         let plan = plans.get(layer.as_bytes())?.map(|guard| {
             let (identity, bytes) = guard.value();

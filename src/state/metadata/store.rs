@@ -42,11 +42,20 @@ impl Store {
 
     /// Opens the store in the state directory `root`, and makes it if it is not there.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
-        let path = Self::path(root);
-        let lock = Lock::take(root).map_err(|error| match error {
-            LockError::InUse => OpenError::InUse(path.clone()),
+        Self::open_locked(root, Self::lock(root)?)
+    }
+
+    /// Takes the lock of the state directory.
+    pub(in crate::state) fn lock(root: &Path) -> Result<Lock, OpenError> {
+        Lock::take(root).map_err(|error| match error {
+            LockError::InUse => OpenError::InUse(Self::path(root)),
             LockError::Io(source) => OpenError::Io { path: root.to_owned(), source },
-        })?;
+        })
+    }
+
+    /// As [`Store::open`], with the lock of the state directory.
+    pub(in crate::state) fn open_locked(root: &Path, lock: Lock) -> Result<Self, OpenError> {
+        let path = Self::path(root);
         let is_new = !OpenError::io(&path, path.try_exists())?;
         if is_new {
             // Made aside, so that a crash never leaves a file without its tables under the real name.

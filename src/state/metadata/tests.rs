@@ -6,7 +6,7 @@ use std::path::Path;
 
 use redb::ReadableDatabase;
 
-use super::tables::{FORMAT, META};
+use super::tables::{FORMAT, META, SHAPES};
 use super::*;
 use crate::containerd::label::{Labels, TARGET};
 use crate::digest::Digest;
@@ -123,10 +123,10 @@ fn rule_05_remote_commits_are_keyed_by_target_and_parent() {
     let scratch = Scratch::new();
     scratch.committed("a", "", "sha256:a");
     scratch.committed("b", "", "sha256:a");
-    let Created::New(on_a) = scratch.remote("k1", "a", "sha256:t", 1) else { panic!("held") };
-    let Created::New(on_b) = scratch.remote("k2", "b", "sha256:t", 1) else { panic!("held") };
+    let Created::New(on_a) = scratch.remote("k1", "a", "sha256:t", 1) else { panic!("it exists already") };
+    let Created::New(on_b) = scratch.remote("k2", "b", "sha256:t", 1) else { panic!("it exists already") };
     assert_ne!(on_a.name, on_b.name);
-    assert!(matches!(scratch.remote("k3", "a", "sha256:t", 1), Created::Existing(held) if held == on_a));
+    assert!(matches!(scratch.remote("k3", "a", "sha256:t", 1), Created::Existing(existing) if existing == on_a));
     let reader = scratch.store().read().unwrap();
     assert_eq!(reader.existing("sha256:t", "b").unwrap(), Some(on_b));
     assert_eq!(reader.existing("sha256:t", "").unwrap(), None);
@@ -134,7 +134,7 @@ fn rule_05_remote_commits_are_keyed_by_target_and_parent() {
 }
 
 #[test]
-fn a_local_commit_with_the_same_target_is_not_held() {
+fn a_local_commit_with_the_same_target_is_no_answer() {
     let scratch = Scratch::new();
     scratch.committed("other/1/x", "", "sha256:t");
     assert_eq!(scratch.store().read().unwrap().existing("sha256:t", "").unwrap(), None);
@@ -186,8 +186,8 @@ fn refusals_change_nothing() {
 fn a_plan_goes_with_the_last_user_of_its_layer() {
     let scratch = Scratch::new();
     let layer = Digest::from_bytes([7; 32]);
-    let Created::New(first) = scratch.remote("k1", "", "sha256:1", 7) else { panic!("held") };
-    let Created::New(second) = scratch.remote("k2", "", "sha256:2", 7) else { panic!("held") };
+    let Created::New(first) = scratch.remote("k1", "", "sha256:1", 7) else { panic!("it exists already") };
+    let Created::New(second) = scratch.remote("k2", "", "sha256:2", 7) else { panic!("it exists already") };
     let stored = || {
         let reader = scratch.store().read().unwrap();
         (reader.plan(layer).unwrap(), reader.shape(layer).unwrap())
@@ -202,6 +202,25 @@ fn a_plan_goes_with_the_last_user_of_its_layer() {
     let late = StoredPlan::new("late".to_owned(), &plan(8));
     scratch.store().replace_plan(layer, &late).unwrap();
     assert_eq!(stored(), (None, None), "not kept for a layer that nothing uses");
+}
+
+/// As in a store of format 1 with a plan that could not be decoded.
+#[test]
+fn a_plan_without_a_shape_is_there_and_can_be_replaced() {
+    let mut scratch = Scratch::new();
+    scratch.remote("k", "", "sha256:1", 7);
+    let layer = Digest::from_bytes([7; 32]);
+    scratch.store = None;
+    let database = redb::Database::open(Store::path(scratch.directory.path())).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(SHAPES).unwrap().remove(layer.as_bytes()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    scratch.reopen();
+    let shape = || scratch.store().read().unwrap().plan(layer).unwrap().map(|plan| plan.shape);
+    assert_eq!(shape(), Some(Shape::default()));
+    scratch.store().replace_plan(layer, &StoredPlan::new("now".to_owned(), &plan(7))).unwrap();
+    assert_eq!(shape(), Some(plan(7).shape()));
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl<'t> Tables<'t> {
 }
 
 impl Store {
-    /// Makes a snapshot, after looking again at its key, its parent and, for a remote one, at what exists for its target already.
+    /// Makes a snapshot, after looking again at its key, its parent and, for a remote one, at its target.
     pub fn create(&self, new: New<'_>) -> Result<Created, Error> {
         let transaction = self.begin_write()?;
         let mut tables = Tables::open(&transaction)?;
@@ -145,8 +145,8 @@ impl Store {
                 }
                 transaction.open_table(LAYERS)?.insert((layer.as_bytes(), new.id), ())?;
                 put_plan(&transaction, layer, plan)?;
-                // No key of containerd's has this form, and the id makes it unique: the same target may be held on
-                // top of several parents.
+                // No key of containerd's has this form, and the id makes it unique: the same target may exist
+                // on top of several parents.
                 let name = format!("{target}@{}", new.id);
                 tables.must_be_free(&name)?;
                 (name, Kind::Committed, Content::Remote(layer))
