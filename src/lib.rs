@@ -1,7 +1,7 @@
 //! A containerd snapshotter whose read-only layers already lie unpacked on a file system of the host: CernVM-FS, NFS or
 //! any directory.
 //!
-//! The rooms, in the order in which a request passes through them; each knows only of those below it:
+//! The rooms, in the order in which a request passes through them; no two of them depend on each other in a circle:
 //!
 //! * [`cli`]: the arguments, one file a command; [`config`]: the file; [`telemetry`]: the log.
 //! * [`grpc`]: all of gRPC.

@@ -3,5 +3,6 @@
 pub(crate) mod beneath;
 pub(crate) mod disk_error;
 pub(crate) mod errno;
+pub(crate) mod flush;
 pub(crate) mod mount_table;
 pub(crate) mod remove_tree;

@@ -180,6 +180,11 @@ pub enum LayerError {
     /// The blob cannot be read or decompressed.
     #[error("the blob cannot be read: {}", explain(.0))]
     Read(io::Error),
+    /// The disk failed since the layer was begun, and nobody knows which files were lost.
+    #[error(
+        "the disk failed while it was written, and may have lost some of its files: look at the kernel's log (`dmesg`), and run again"
+    )]
+    Lost,
     /// The tar stream is malformed.
     #[error("the tar archive is malformed after entry {after}: {why}")]
     Tar {

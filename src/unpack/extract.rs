@@ -79,16 +79,18 @@ pub(super) struct Root<'a> {
     /// The parent that was used last: archives are mostly sorted by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
     deferred: Directories,
+    /// Whether each file has to be synced.
+    syncs_files: bool,
     xattr_lost: &'a XattrLost<'a>,
 }
 
 impl<'a> Root<'a> {
     /// Places entries below the directory `root`.
-    pub(super) fn new(root: OwnedFd, xattr_lost: &'a XattrLost<'a>) -> Self {
+    pub(super) fn new(root: OwnedFd, syncs_files: bool, xattr_lost: &'a XattrLost<'a>) -> Self {
         let mut deferred = Directories::default();
         // The first one is never too many.
         let _ = deferred.insert(Name(Vec::new()), Deferred::unlisted());
-        Self { root, parent: None, deferred, xattr_lost }
+        Self { root, parent: None, deferred, syncs_files, xattr_lost }
     }
 
     /// Makes a file, has `write` fill it, and gives it its attributes.
@@ -110,7 +112,7 @@ impl<'a> Root<'a> {
         self.set_xattrs(&file, &attributes.xattrs)?;
         let time = timespec(attributes.mtime);
         futimens(&file, &time, &time).map_err(failed("set the time"))?;
-        Ok(())
+        Ok(close(file, self.syncs_files).map_err(failed("write and close the file"))?)
     }
 
     /// Makes a directory, or gives one that is there new attributes.
@@ -382,6 +384,14 @@ fn remove(parent: &OwnedFd, last: &OsStr) -> Extracted {
 
 fn timespec(time: Time) -> TimeSpec {
     TimeSpec::new(time.seconds, time.nanos.into())
+}
+
+/// Closes a file that was written. File systems that write at the end (NFS, and many on FUSE) say only now that they cannot.
+pub(super) fn close(file: File, sync: bool) -> io::Result<()> {
+    if sync {
+        file.sync_all()?;
+    }
+    Ok(nix::unistd::close(file)?)
 }
 
 /// Opens a directory by an absolute path, to be a root.

@@ -44,7 +44,7 @@ fn refused<T>(why: impl Into<String>) -> Result<T, EntryError> {
 }
 
 /// Unpacks the archive in `stream` into `root` and returns the directories below the root that it does not list.
-/// `xattr_lost` is told each extended attribute that the file system cannot hold.
+/// `syncs_files`: whether each file has to be synced. `xattr_lost` is told each extended attribute that the file system cannot hold.
 ///
 /// # Errors
 ///
@@ -52,10 +52,11 @@ fn refused<T>(why: impl Into<String>) -> Result<T, EntryError> {
 pub(super) fn extract<R: Input + BufRead>(
     stream: R,
     root: OwnedFd,
+    syncs_files: bool,
     xattr_lost: &XattrLost<'_>,
 ) -> Result<Vec<Vec<u8>>, LayerError> {
     let mut reader = TarReader::new(stream);
-    let mut root = Root::new(root, xattr_lost);
+    let mut root = Root::new(root, syncs_files, xattr_lost);
     let mut last = Vec::new();
     loop {
         let entry = match reader.next() {

@@ -22,9 +22,10 @@
 //!
 //! # A layer appears whole or not at all
 //!
-//! It is unpacked into `.tmp`, its digest and diff ID are compared with what the image says, its file system is synced,
-//! and only then it is renamed to its place, which is synced too. What fails on the way removes its staging directory;
-//! what a crash leaves there the next run removes.
+//! It is unpacked into `.tmp`, every file is closed with a check, its digest and diff ID are compared with what the image
+//! says, its file system is synced ([`crate::sys::flush`]), and only then it is renamed to its place, which is synced too.
+//! A disk that failed since the layer was begun may have lost its files: then it is not published, whoever heard of it. What
+//! fails on the way removes its staging directory; what a crash leaves there the next run removes.
 //!
 //! # Several runs at once
 //!
@@ -338,7 +339,7 @@ impl<P: Progress + ?Sized> Run<'_, P> {
         let root = stage.layerfs()?;
         std::thread::scope(|scope| {
             let mut stream = LayerStream::start(scope, blob, &advance);
-            let unlisted = layer::extract(&mut stream, root, &xattr_lost)?;
+            let unlisted = layer::extract(&mut stream, root, self.target.syncs_files(), &xattr_lost)?;
             Ok((stream.finish().map_err(LayerError::Read)?, unlisted))
         })
     }

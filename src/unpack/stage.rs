@@ -3,7 +3,7 @@
 //! `mod.rs` says what the rules are.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,14 +12,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
-use nix::unistd::syncfs;
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 
 use super::blob::Hashes;
 use super::error::{Error, LayerError};
-use super::extract::open_root;
+use super::extract::{close, open_root};
 use super::image::Layer;
 use crate::digest::Digest;
 use crate::repository::layout::{self, LAYERFS, METADATA};
+use crate::sys::flush::{FlushError, Flusher};
 use crate::sys::remove_tree::Remover;
 
 const LOCK_SUFFIX: &str = ".lock";
@@ -28,6 +29,11 @@ const LOCK_SUFFIX: &str = ".lock";
 pub(super) struct Target {
     layers: PathBuf,
     staging: PathBuf,
+    flusher: Flusher,
+    /// Whether each file has to be synced: on FUSE a sync of the file system does not reach who serves it.
+    syncs_files: bool,
+    /// How many layers were begun.
+    begun: AtomicU64,
 }
 
 /// What is where a layer belongs.
@@ -59,7 +65,11 @@ impl Target {
         // Half a layer has set-id programs, too.
         make_directory(&staging, 0o700).map_err(target_error("create", &staging))?;
         sync_directory(directory).map_err(target_error("sync", directory))?;
-        let target = Self { layers, staging };
+        // Before the first write; what an earlier run left is not published.
+        let flusher = Flusher::open(&layers).map_err(target_error("open", &layers))?;
+        let kind = statfs(&layers).map_err(|e| target_error("look at the file system of", &layers)(e.into()))?;
+        let syncs_files = kind.filesystem_type() == FUSE_SUPER_MAGIC;
+        let target = Self { layers, staging, flusher, syncs_files, begun: AtomicU64::new(0) };
         target.clean().map_err(target_error("remove what an earlier run left in", &target.staging))?;
         Ok(target)
     }
@@ -75,6 +85,11 @@ impl Target {
 
     fn place(&self, digest: &Digest) -> PathBuf {
         self.layers.join(layout::place(*digest))
+    }
+
+    /// Whether each file that is written has to be synced by itself.
+    pub(super) fn syncs_files(&self) -> bool {
+        self.syncs_files
     }
 
     /// Whether a layer is there already.
@@ -114,7 +129,8 @@ impl Target {
             if lock.metadata().map_err(stage_error("look at", &lock_path))?.nlink() == 0 {
                 continue;
             }
-            let stage = Stage { path, lock_path, _lock: lock };
+            let number = self.begun.fetch_add(1, Ordering::Relaxed);
+            let stage = Stage { number, path, lock_path, _lock: lock };
             stage.build().map_err(stage_error("create", &stage.path))?;
             return Ok(stage);
         }
@@ -134,10 +150,12 @@ impl Target {
         make_directory(&metadata, 0o755).map_err(stage_error("create", &metadata))?;
         let write = |name: &str, content: &[u8]| {
             let file = metadata.join(name);
-            let written = fs::write(&file, content);
-            written
-                .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o644)))
-                .map_err(stage_error("write", &file))
+            let written = File::create_new(&file).and_then(|mut created| {
+                created.write_all(content)?;
+                created.set_permissions(Permissions::from_mode(0o644))?;
+                close(created, self.syncs_files)
+            });
+            written.map_err(stage_error("write", &file))
         };
         let record = layout::layers_json_text(layer.digest, hashes.diff_id, hashes.size, SystemTime::now());
         write(layout::LAYERS_JSON, record.as_bytes())?;
@@ -145,9 +163,11 @@ impl Target {
             let content: Vec<u8> = unlisted.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
             write(layout::UNLISTED_DIRECTORIES, &content)?;
         }
-        let opened = File::open(&stage.path).map_err(stage_error("open", &stage.path))?;
-        // Everything of the layer is on disk before its name is.
-        syncfs(&opened).map_err(stage_error("sync", &stage.path))?;
+        // Everything of the layer is on the disk before its name is.
+        self.flusher.flush(stage.number, || self.begun.load(Ordering::Relaxed)).map_err(|error| match error {
+            FlushError::Failed(errno) => stage_error("write to the disk", &stage.path)(errno),
+            FlushError::Lost => LayerError::Lost,
+        })?;
         let place = self.place(&layer.digest);
         let parent = place.parent().unwrap_or(&self.layers).to_owned();
         make_directory(&parent, 0o755).map_err(stage_error("create", &parent))?;
@@ -217,6 +237,7 @@ fn remove_staged(path: &Path) -> io::Result<()> {
 
 /// A layer in the making; removed when dropped, unless it was published.
 pub(super) struct Stage {
+    number: u64,
     path: PathBuf,
     lock_path: PathBuf,
     _lock: Flock<File>,

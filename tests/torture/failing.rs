@@ -89,7 +89,7 @@ fn what_the_disk_did_not_take_is_never_committed() {
         for key in ["hit", "beside", "container"] {
             let status = client.commit("layer", key, &Labels::new()).unwrap_err();
             assert_eq!(status.code(), Code::DataLoss, "{key}: {status:?}");
-            assert!(status.message().contains("make it anew"), "{key}: {status:?}");
+            assert!(status.message().contains("pull its image again"), "{key}: {status:?}");
         }
         client.remove("hit").unwrap();
         client.remove("beside").unwrap();

@@ -15,6 +15,7 @@ mod cuts;
 mod damage;
 mod disk;
 mod failing;
+mod failing_unpack;
 mod full;
 mod images;
 mod kills;

@@ -10,7 +10,6 @@
 //! **Removal** is a rename into the trash; the rest happens later, follows no link and stays on this file system.
 
 mod error;
-mod flush;
 mod id_locks;
 mod make;
 mod overlay_content;
@@ -29,7 +28,7 @@ use super::layout;
 use super::metadata::Usage;
 use crate::overlay::names::{FS, WORK};
 use crate::overlay::plan::Plan;
-use flush::Flusher;
+use crate::sys::flush::{FlushError, Flusher};
 use id_locks::IdLocks;
 use make::{make_directory, private_directory, sync};
 use overlay_directories::{Wanted, new_path};
@@ -59,7 +58,7 @@ impl Directories {
     pub fn open(root: &Path) -> Result<Self, Error> {
         let snapshots = layout::snapshots(root);
         let trash = Trash::open(&layout::trash(root))?;
-        let flusher = Flusher::open(&snapshots)?;
+        let flusher = Flusher::open(&snapshots).map_err(|e| Error::io("open", &snapshots, e))?;
         let seals = overlay_content::takes_user_xattrs(&snapshots)?;
         if !seals {
             tracing::warn!(
@@ -193,7 +192,10 @@ impl Directories {
     ///
     /// Snapshots that are made later have ids from `next_id` on.
     pub fn sync(&self, id: u64, next_id: impl FnOnce() -> u64) -> Result<(), Error> {
-        self.flusher.flush(id, &self.fs(id), next_id)
+        self.flusher.flush(id, next_id).map_err(|error| match error {
+            FlushError::Failed(errno) => Error::io("write to the disk", &self.fs(id), errno.into()),
+            FlushError::Lost => Error::Unwritten(self.fs(id)),
+        })
     }
 
     /// The disk that the files of a local snapshot take. Walks through all of them.
