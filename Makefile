@@ -1,8 +1,8 @@
-# Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go; `check` without root too.
+# Every target works in a fresh clone, as root on Debian or Ubuntu with Rust and Go. `check` needs only Rust and protoc.
 
 .PHONY: check demo test test-matrix limits fuzz torture vm-test test-kubernetes fmt lint
 
-# For every save: needs neither root nor a network, and takes less than a minute once all is built.
+# For every save: needs no root, and a network only for crates that are not there yet. Less than a minute once all is built.
 check:
 	tools/check
 

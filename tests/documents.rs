@@ -174,29 +174,57 @@ fn the_messages_of_the_troubleshooting_page_are_those_of_the_code() {
     assert!(count > 50, "only {count} messages were found");
 }
 
-/// The names of functions and modules in a test program.
-fn names(program: &str) -> Option<String> {
-    let one = root().join("tests").join(format!("{program}.rs"));
-    let folder = root().join("tests").join(program);
-    let files = if one.exists() { vec![one] } else { files(&folder, "rs") };
+/// The names of functions and modules in a test program, or `None` if cargo finds no such program in these packages.
+fn names(packages: &[PathBuf], program: &str) -> Option<String> {
+    let mut found = Vec::new();
+    for tests in packages.iter().map(|package| package.join("tests")) {
+        let (one, folder) = (tests.join(format!("{program}.rs")), tests.join(program));
+        if one.exists() {
+            found.push(one);
+        } else if folder.join("main.rs").exists() {
+            found.extend(files(&folder, "rs"));
+        }
+    }
     let name = Regex::new(r"(?m)^\s*(?:fn|mod) (\w+)").expect("a pattern");
-    let code = files.iter().map(|file| read(file)).collect::<String>();
-    (!files.is_empty()).then(|| name.captures_iter(&code).map(|name| format!("{} ", &name[1])).collect())
+    let code = found.iter().map(|file| read(file)).collect::<String>();
+    (!found.is_empty()).then(|| name.captures_iter(&code).map(|name| format!("{} ", &name[1])).collect())
+}
+
+/// The packages that cargo looks for tests in: the one named, with `--workspace` all, else the one of the root.
+fn packages(workspace: bool, package: Option<&str>) -> Vec<PathBuf> {
+    let crates = root().join("crates");
+    if let Some(name) = package {
+        return vec![crates.join(name)];
+    }
+    let mut packages = vec![root().to_owned()];
+    if workspace {
+        packages.extend(fs::read_dir(crates).expect("a folder").map(|entry| entry.expect("an entry").path()));
+    }
+    packages
 }
 
 #[test]
 fn the_tests_that_documents_name_exist() {
-    let command = Regex::new(r"cargo test --(?:locked --)?test (\w+)((?: [\w-]+)*)").expect("a pattern");
+    let command = Regex::new(concat!(
+        r"cargo test(?: --locked)?( --workspace)?(?: -p (?<package>\w+))?",
+        r"(?: --test (?<program>\w+)(?<filters>(?: [\w-]+)*))?"
+    ))
+    .expect("a pattern");
     let mut count = 0;
     for document in files(root(), "md") {
         // A command may be broken over two lines.
         let text = read(&document).replace("\n  ", " ");
         for found in command.captures_iter(&text) {
-            let (program, filters) = (&found[1], &found[2]);
-            let names = names(program).unwrap_or_else(|| panic!("{}: no test program {program}", document.display()));
-            for filter in filters.split_whitespace().filter(|word| !word.starts_with('-')) {
+            let packages = packages(found.get(1).is_some(), found.name("package").map(|name| name.as_str()));
+            for package in &packages {
+                assert!(package.exists(), "{}: {}: no package {}", document.display(), &found[0], package.display());
+            }
+            let (Some(program), Some(filters)) = (found.name("program"), found.name("filters")) else { continue };
+            let names = names(&packages, program.as_str())
+                .unwrap_or_else(|| panic!("{}: {}: no such test program", document.display(), &found[0]));
+            for filter in filters.as_str().split_whitespace().filter(|word| !word.starts_with('-')) {
                 count += 1;
-                assert!(names.contains(filter), "{}: {program} has no test {filter}", document.display());
+                assert!(names.contains(filter), "{}: {}: no test {filter}", document.display(), &found[0]);
             }
         }
     }
