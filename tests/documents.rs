@@ -155,6 +155,18 @@ fn code() -> String {
 }
 
 #[test]
+fn the_short_names_of_refusals_are_documented() {
+    let page = read(&root().join("docs/troubleshooting.md"));
+    let name = Regex::new(r#"=> "([a-z]+(?:-[a-z]+)*)""#).expect("a pattern");
+    let files = ["in_place/refusal.rs", "in_place/expected_chain.rs", "markers/error.rs", "repository/fault.rs"];
+    let code: String = files.iter().map(|file| read(&root().join("src").join(file))).collect();
+    let names: BTreeSet<&str> = name.captures_iter(&code).filter_map(|found| Some(found.get(1)?.as_str())).collect();
+    assert!(names.len() > 15, "{names:?}");
+    let missing: Vec<_> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/troubleshooting.md does not name {missing:?}");
+}
+
+#[test]
 fn the_messages_of_the_troubleshooting_page_are_those_of_the_code() {
     let code = code();
     let page = read(&root().join("docs/troubleshooting.md"));
