@@ -50,3 +50,13 @@ impl Flusher {
         })
     }
 }
+
+/// Closes a file that was written, with a check: file systems that write at the end (NFS, many on FUSE) fail only now.
+///
+/// `sync`: whether it has to be on the disk then.
+pub(crate) fn close_written(file: File, sync: bool) -> io::Result<()> {
+    if sync {
+        file.sync_all()?;
+    }
+    Ok(nix::unistd::close(file)?)
+}

@@ -26,6 +26,7 @@ use super::entry::Time;
 use super::name::Name;
 use crate::overlay::path::as_path;
 use crate::sys::beneath;
+use crate::sys::flush::close_written;
 
 /// Owner, mode, time and extended attributes of an entry.
 pub(super) struct Attributes {
@@ -112,7 +113,7 @@ impl<'a> Root<'a> {
         self.set_xattrs(&file, &attributes.xattrs)?;
         let time = timespec(attributes.mtime);
         futimens(&file, &time, &time).map_err(failed("set the time"))?;
-        Ok(close(file, self.syncs_files).map_err(failed("write and close the file"))?)
+        Ok(close_written(file, self.syncs_files).map_err(failed("write and close the file"))?)
     }
 
     /// Makes a directory, or gives one that is there new attributes.
@@ -313,12 +314,12 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// File systems without `security.` and `trusted.` attributes are common (NFS), and so is an image with a file
-    /// capability: that is a loss to be told, not a reason to stop. A `user.` attribute is content.
+    /// File systems without `security.` attributes are common (NFS), and so is an image with a file capability: that is a
+    /// loss to be told, not a reason to stop. A `user.` attribute is content, but for overlayfs' own.
     fn check_xattr(&self, name: &OsStr, result: io::Result<()>) -> Extracted {
         match result {
             Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
-                if [&b"security."[..], b"trusted.", b"system."].iter().any(|p| name.as_bytes().starts_with(p)) {
+                if [&b"security."[..], b"system.", b"user.overlay."].iter().any(|p| name.as_bytes().starts_with(p)) {
                     (self.xattr_lost)(name);
                     Ok(())
                 } else {
@@ -384,14 +385,6 @@ fn remove(parent: &OwnedFd, last: &OsStr) -> Extracted {
 
 fn timespec(time: Time) -> TimeSpec {
     TimeSpec::new(time.seconds, time.nanos.into())
-}
-
-/// Closes a file that was written. File systems that write at the end (NFS, and many on FUSE) say only now that they cannot.
-pub(super) fn close(file: File, sync: bool) -> io::Result<()> {
-    if sync {
-        file.sync_all()?;
-    }
-    Ok(nix::unistd::close(file)?)
 }
 
 /// Opens a directory by an absolute path, to be a root.

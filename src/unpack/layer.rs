@@ -4,9 +4,11 @@
 //! are applied in order, a later one replaces an earlier one of the same name, except that a directory over a directory
 //! keeps what is in it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{Gid, Uid};
@@ -17,6 +19,9 @@ use super::entry::{Entry, Kind, ReadError};
 use super::error::{LayerError, quote};
 use super::extract::{Attributes, ExtractError, Root, XattrLost};
 use super::name::Name;
+
+/// The beginning of the names of extended attributes that only root can set.
+pub(super) const TRUSTED: &[u8] = b"trusted.";
 
 impl Input for LayerStream<'_> {}
 impl Input for &mut LayerStream<'_> {}
@@ -44,7 +49,7 @@ fn refused<T>(why: impl Into<String>) -> Result<T, EntryError> {
 }
 
 /// Unpacks the archive in `stream` into `root` and returns the directories below the root that it does not list.
-/// `syncs_files`: whether each file has to be synced. `xattr_lost` is told each extended attribute that the file system cannot hold.
+/// `syncs_files`: whether each file has to be synced. `xattr_lost` is told each extended attribute that is left out.
 ///
 /// # Errors
 ///
@@ -64,7 +69,7 @@ pub(super) fn extract<R: Input + BufRead>(
             Ok(None) => break,
             Err(error) => return Err(read_error(error, &last)),
         };
-        extract_entry(&mut reader, &mut root, &entry).map_err(|error| match error {
+        extract_entry(&mut reader, &mut root, &entry, xattr_lost).map_err(|error| match error {
             EntryError::Read(error) => read_error(error, &entry.path),
             EntryError::Extract(error) => extract_error(error, &entry.path),
         })?;
@@ -92,12 +97,13 @@ fn extract_entry<R: Input + BufRead>(
     reader: &mut TarReader<R>,
     root: &mut Root<'_>,
     entry: &Entry,
+    xattr_lost: &XattrLost<'_>,
 ) -> Result<(), EntryError> {
     let name = match Name::parse(&entry.path) {
         Ok(name) => name,
         Err(why) => return refused(why),
     };
-    let attributes = attributes(entry)?;
+    let attributes = attributes(entry, xattr_lost)?;
     match &entry.kind {
         Kind::File { size } => root
             .file(&name, &attributes, |mut file: &File| written(reader.content(*size, |piece| file.write_all(piece))?)),
@@ -121,7 +127,7 @@ fn written(result: io::Result<()>) -> Result<(), EntryError> {
     result.map_err(|error| ExtractError::System("write the file", error).into())
 }
 
-fn attributes(entry: &Entry) -> Result<Attributes, EntryError> {
+fn attributes(entry: &Entry, xattr_lost: &XattrLost<'_>) -> Result<Attributes, EntryError> {
     // The largest id means "leave it" to chown.
     let id = |id: u64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
     let (Some(uid), Some(gid)) = (id(entry.uid), id(entry.gid)) else {
@@ -132,6 +138,16 @@ fn attributes(entry: &Entry) -> Result<Attributes, EntryError> {
         gid: Gid::from_raw(gid),
         mode: Mode::from_bits_truncate(entry.mode),
         mtime: entry.mtime,
-        xattrs: entry.xattrs.clone(),
+        // overlayfs obeys `trusted.overlay.*`: they hide files or graft other directories in. containerd keeps none of them.
+        xattrs: entry.xattrs.iter().filter(|(name, _)| !is_trusted(name, xattr_lost)).cloned().collect(),
     })
+}
+
+/// Whether an extended attribute is one that only root can set; told as lost if it is.
+fn is_trusted(name: &[u8], xattr_lost: &XattrLost<'_>) -> bool {
+    let is_trusted = name.starts_with(TRUSTED);
+    if is_trusted {
+        xattr_lost(OsStr::from_bytes(name));
+    }
+    is_trusted
 }

@@ -56,6 +56,7 @@ mod stage;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -134,6 +135,8 @@ pub struct Summary {
     pub uncompressed_bytes: u64,
     /// Extended attributes that the file system cannot hold.
     pub lost_xattrs: u64,
+    /// Attributes `trusted.*`, which overlayfs may obey: containerd keeps none of them either.
+    pub trusted_xattrs: u64,
 }
 
 impl fmt::Display for Summary {
@@ -208,6 +211,7 @@ fn run_with<P: std::ops::Deref<Target: Progress>>(
         progress: &*progress,
         warned: AtomicBool::new(false),
         lost_xattrs: AtomicU64::new(0),
+        trusted_xattrs: AtomicU64::new(0),
         options,
     };
     let mut summary = run.all(&different)?;
@@ -245,6 +249,7 @@ struct Run<'a, P: Progress + ?Sized> {
     options: &'a Options,
     warned: AtomicBool,
     lost_xattrs: AtomicU64,
+    trusted_xattrs: AtomicU64,
 }
 
 impl<P: Progress + ?Sized> Run<'_, P> {
@@ -279,6 +284,13 @@ impl<P: Progress + ?Sized> Run<'_, P> {
         summary.lost_xattrs = self.lost_xattrs.load(Ordering::Relaxed);
         if summary.lost_xattrs > 0 {
             self.progress.warning(&format!("{} extended attributes were left out in all", summary.lost_xattrs));
+        }
+        summary.trusted_xattrs = self.trusted_xattrs.load(Ordering::Relaxed);
+        if summary.trusted_xattrs > 0 {
+            self.progress.warning(&format!(
+                "{} extended attributes trusted.* were left out, as containerd does: overlayfs would obey some of them",
+                summary.trusted_xattrs
+            ));
         }
         error.map_or(Ok(summary), Err)
     }
@@ -345,6 +357,10 @@ impl<P: Progress + ?Sized> Run<'_, P> {
     }
 
     fn xattr_lost(&self, layer: &Layer, name: &OsStr) {
+        if name.as_bytes().starts_with(layer::TRUSTED) {
+            self.trusted_xattrs.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         self.lost_xattrs.fetch_add(1, Ordering::Relaxed);
         if !self.warned.swap(true, Ordering::Relaxed) {
             self.progress.warning(&format!(

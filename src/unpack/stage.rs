@@ -16,11 +16,11 @@ use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 
 use super::blob::Hashes;
 use super::error::{Error, LayerError};
-use super::extract::{close, open_root};
+use super::extract::open_root;
 use super::image::Layer;
 use crate::digest::Digest;
 use crate::repository::layout::{self, LAYERFS, METADATA};
-use crate::sys::flush::{FlushError, Flusher};
+use crate::sys::flush::{FlushError, Flusher, close_written};
 use crate::sys::remove_tree::Remover;
 
 const LOCK_SUFFIX: &str = ".lock";
@@ -153,7 +153,7 @@ impl Target {
             let written = File::create_new(&file).and_then(|mut created| {
                 created.write_all(content)?;
                 created.set_permissions(Permissions::from_mode(0o644))?;
-                close(created, self.syncs_files)
+                close_written(created, self.syncs_files)
             });
             written.map_err(stage_error("write", &file))
         };
