@@ -15,6 +15,7 @@
 //! | [`mounted`] | mounts as containerd carries them out |
 //! | [`layer_model`] | random layers, and what they come to by the rules of OCI |
 //! | [`documents`] | the blocks of the documents that the tests execute |
+//! | [`source_graph`] | which files of a crate name which others |
 //!
 //! The programs of this crate: `mock-cvmfs` stands in for a CernVM-FS client, `test-registry` serves images,
 //! `volatile-disk` loses what was not flushed, `automounter` takes its time, `demo` is `make demo`.
@@ -44,6 +45,7 @@ pub mod sandbox;
 pub mod settings;
 pub mod site;
 pub mod skip;
+pub mod source_graph;
 pub mod wait;
 
 pub use chain::{Chain, Style};
