@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::cluster::path;
 use crate::fixture::Fixture;
-use testkit::{Entry, Image, Sandbox};
+use testkit::{Entry, Image, Sandbox, wait_until};
 
 /// Our program and the libraries of this machine that it uses.
 fn image(sandbox: &Sandbox) -> Image {
@@ -93,6 +94,9 @@ pub(crate) fn the_snapshotter_as_a_daemon_set(fixture: &mut Fixture) {
 
     // And back: the state is still the same.
     fixture.kubectl(&["delete", "-f", path(&file), "--ignore-not-found", "--timeout=120s"]).ok();
+    // The pod outlives the object that made it, and keeps the state directory until it has ended.
+    let is_gone = || fixture.pods("app.kubernetes.io/name=cvmfs-snapshotter").is_empty();
+    assert!(wait_until(Duration::from_secs(120), is_gone), "the pod of the DaemonSet does not end");
     fixture.node.daemon.restart();
     fixture.exec_prints("last", &["cat", "/data/file"], "new");
 }
