@@ -195,7 +195,7 @@ mod tests {
             // The one before takes longer than a step may.
             (1, Some(1), 5, Ok(seconds(2))),
             (3, Some(1), 5, Err(Stuck(seconds(3)))),
-            // It gets on.
+            // It makes progress.
             (3, Some(2), 6, Ok(seconds(1))),
             (8, Some(8), 9, Ok(seconds(2))),
             (9, Some(9), 9, Ok(seconds(1))),
